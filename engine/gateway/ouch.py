@@ -1,0 +1,69 @@
+"""NASDAQ OUCH 5.0, the messages of continuous trading: one table, from which all offsets follow.
+
+Prices are u64 with four decimals, times nanoseconds since midnight. UserRefNum grows strictly within a session. The quantity
+of a replace is the whole intended size, what has been executed along the chain of replacements included; the quantity of a
+cancel is the intended open quantity after it, 0 to cancel all. Each message may end in an appendage of options; tickpath
+sends none and skips what it receives.
+"""
+
+from engine.wire.table import Message, by_code, number, text
+
+PX_DECIMALS = 4
+
+ENTER_ORDER = Message(
+    "enter order", "O",
+    number("user_ref", 4), text("side", 1), number("quantity", 4), text("symbol", 8), number("px", 8), text("tif", 1), text("display", 1),
+    text("capacity", 1), text("sweep", 1), text("cross", 1), text("client_id", 14), number("appendage_length", 2),
+)  # fmt: skip
+REPLACE_ORDER = Message(
+    "replace order", "U",
+    number("orig_user_ref", 4), number("user_ref", 4), number("quantity", 4), number("px", 8), text("tif", 1), text("display", 1),
+    text("sweep", 1), text("client_id", 14), number("appendage_length", 2),
+)  # fmt: skip
+CANCEL_ORDER = Message("cancel order", "X", number("user_ref", 4), number("quantity", 4))
+
+SYSTEM_EVENT = Message("system event", "S", number("timestamp", 8), text("event", 1))
+ACCEPTED = Message(
+    "order accepted", "A",
+    number("timestamp", 8), number("user_ref", 4), text("side", 1), number("quantity", 4), text("symbol", 8), number("px", 8),
+    text("tif", 1), text("display", 1), number("order_ref", 8), text("capacity", 1), text("sweep", 1), text("cross", 1), text("state", 1),
+    text("client_id", 14), number("appendage_length", 2),
+)  # fmt: skip
+REPLACED = Message(
+    "order replaced", "U",
+    number("timestamp", 8), number("orig_user_ref", 4), number("user_ref", 4), text("side", 1), number("quantity", 4), text("symbol", 8),
+    number("px", 8), text("tif", 1), text("display", 1), number("order_ref", 8), text("capacity", 1), text("sweep", 1), text("cross", 1),
+    text("state", 1), text("client_id", 14), number("appendage_length", 2),
+)  # fmt: skip
+CANCELED = Message("order canceled", "C", number("timestamp", 8), number("user_ref", 4), number("quantity", 4), text("reason", 1))
+EXECUTED = Message(
+    "order executed", "E",
+    number("timestamp", 8), number("user_ref", 4), number("quantity", 4), number("px", 8), text("liquidity", 1), number("match", 8),
+    number("appendage_length", 2),
+)  # fmt: skip
+BROKEN = Message("broken trade", "B", number("timestamp", 8), number("user_ref", 4), number("match", 8), text("reason", 1), text("client_id", 14))
+REJECTED = Message("rejected", "J", number("timestamp", 8), number("user_ref", 4), number("reason", 2), text("client_id", 14))
+
+INBOUND = (ENTER_ORDER, REPLACE_ORDER, CANCEL_ORDER)
+OUTBOUND = (SYSTEM_EVENT, ACCEPTED, REPLACED, CANCELED, EXECUTED, BROKEN, REJECTED)
+INBOUND_BY_CODE = by_code(INBOUND)
+OUTBOUND_BY_CODE = by_code(OUTBOUND)
+
+TIF_DAY = ord("0")
+TIF_IOC = ord("3")
+STATE_LIVE = ord("L")
+STATE_DEAD = ord("D")
+LIQUIDITY_ADDED = ord("A")
+LIQUIDITY_REMOVED = ord("R")
+
+CANCEL_BY_USER = ord("U")
+CANCEL_IOC = ord("I")
+
+# Reject reasons (OUCH 5.0, appendix on reject reasons): those that the simulated exchange gives.
+REJECT_CLOSED = 0x0007
+REJECT_INVALID_SIDE = 0x0009
+REJECT_OTHER = 0x000F
+REJECT_INVALID_QUANTITY = 0x0013
+REJECT_REPLACE_NOT_ALLOWED = 0x0015
+REJECT_INVALID_SYMBOL = 0x0017
+REJECT_INVALID_PRICE = 0x001D

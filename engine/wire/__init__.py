@@ -1,0 +1,1 @@
+"""Bytes and sockets, below every venue: message tables, big-endian integers, system calls for kernels."""

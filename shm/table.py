@@ -1,0 +1,45 @@
+"""Tables and boards: shared records by index. A table holds counters of one writer; a board's lines are seqlocked."""
+
+import numpy as np
+
+from shm import segment
+from shm._shim import lib
+from shm.layout import LINE_BYTES, schema_of
+from shm.segment import Geometry, Segment
+
+
+class Table:
+    """`capacity` records of `dtype` in shared memory. `records` is the record array; the first 8 bytes of a board line are its version."""
+
+    kind = lib.TP_KIND_TABLE
+
+    def __init__(self, shared: Segment, dtype: np.dtype) -> None:
+        self.segment = shared
+        self.records = shared.view(dtype)
+
+    @classmethod
+    def create(cls, name: str, dtype: np.dtype, capacity: int = 1, *, build_hash: int = 0) -> "Table":
+        if dtype.itemsize % LINE_BYTES:
+            raise ValueError(f"record of bytes={dtype.itemsize}: expected a multiple of {LINE_BYTES}")
+        return cls(segment.create(Geometry(name, cls.kind, capacity, dtype.itemsize, schema_of(record=dtype), build_hash)), dtype)
+
+    @classmethod
+    def attach(cls, name: str, dtype: np.dtype, *, build_hash: int = 0, writable: bool = True) -> "Table":
+        return cls(segment.attach(name, cls.kind, schema_of(record=dtype), build_hash=build_hash, writable=writable), dtype)
+
+    def detach(self) -> None:
+        del self.records
+        self.segment.detach()
+
+    def unlink(self) -> None:
+        segment.unlink(self.segment.name)
+
+    def words(self) -> np.ndarray:
+        """The records as int64 words, shape (capacity, words per record)."""
+        return self.segment.words().reshape(self.segment.geometry.capacity, -1)
+
+
+class Board(Table):
+    """A table whose lines are written between board_open and board_close and read with board_read (shm/hot.py)."""
+
+    kind = lib.TP_KIND_BOARD
