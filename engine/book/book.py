@@ -1,0 +1,146 @@
+"""Making a book's arrays, and walking all of them to see that they are whole. The kernels are in engine/book/hot.py."""
+
+import numpy as np
+
+from engine.book.hot import (
+    ARENA_USED,
+    CHUNK_SHIFT_MIN,
+    COUNT_WORDS,
+    LEVELS_LIVE,
+    LEVELS_USED,
+    NONE,
+    ORDERS_LIVE,
+    PAGE_ORDERS,
+    PAGES_LIVE,
+    PAGES_USED,
+    Book,
+)
+from engine.layout import BUY, INSTRUMENTS_MAX, SELL
+
+#   0       4       8       12      16           18     19      20      24         28         32
+#   +-------+-------+-------+-------+------------+------+-------+-------+----------+----------+
+#   | qty   | level | prev  | next  | instrument | side | flags | owner | user_ref | executed |
+#   +-------+-------+-------+-------+------------+------+-------+-------+----------+----------+
+# qty 0: no order is here. The last three, and flags, are the exchange's to use: 0 after add_order.
+ORDER_RECORD = np.dtype(
+    [
+        ("qty", "u4"), ("level", "u4"), ("prev", "u4"), ("next", "u4"), ("instrument", "u2"), ("side", "u1"), ("flags", "u1"),
+        ("owner", "u4"), ("user_ref", "u4"), ("executed", "u4"),
+    ]
+)  # fmt: skip
+#   0      8       16       20      24      28           30     31    32
+#   +------+-------+--------+-------+-------+------------+------+-----+
+#   | px   | qty   | orders | head  | tail  | instrument | side | pad |
+#   +------+-------+--------+-------+-------+------------+------+-----+
+LEVEL_RECORD = np.dtype(
+    [
+        ("px", "i8"), ("qty", "i8"), ("orders", "u4"), ("head", "u4"), ("tail", "u4"), ("instrument", "u2"), ("side", "u1"), ("pad", "u1"),
+    ]
+)  # fmt: skip
+#   0          8          12     16     an entry of the page table, and a page: live orders in it, the next free page
+TABLE_RECORD = np.dtype([("page", "i8"), ("id", "u4"), ("pad", "u4")])
+PAGE_RECORD = np.dtype([("page", "i8"), ("live", "u4"), ("next", "u4")])
+#   0       4       8       12    16    one side of an instrument: its chunk of the arena has 2^shift entries (shift 0: none yet)
+SIDE_RECORD = np.dtype([("start", "u4"), ("count", "u4"), ("shift", "u4"), ("pad", "u4")])
+
+# Live orders lie scattered over their pages once their neighbours are gone: room is made for pages that are this part full.
+PAGE_SHARE_USED = 4
+# The page table has at least this many entries for each page, so that a search ends at once.
+TABLE_ENTRIES_PER_PAGE = 4
+# A side's vector may be half empty, and chunks that it grew out of wait for others to need them.
+ARENA_ENTRIES_PER_LEVEL = 4
+
+
+def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRUMENTS_MAX) -> Book:
+    """An empty book for instruments 0 to `instruments_max` - 1. The system backs its memory as it is touched.
+
+    There is room for `orders_max` live orders if on average at least a quarter of the 64 refs of a page are live, as with refs that a
+    venue counts up; refs thrown at random find less. ValueError for a capacity below 1 or above what 32-bit handles can name.
+    """
+    for name, value, most in (
+        ("orders_max", orders_max, (NONE - PAGE_ORDERS) // PAGE_SHARE_USED),
+        ("levels_max", levels_max, 1 << 28),
+        ("instruments_max", instruments_max, INSTRUMENTS_MAX),
+    ):
+        if not 0 < value <= most:
+            raise ValueError(f"{name}={value}: expected 1 to {most}")
+    # Page 0 is never used: 0 means "no page".
+    pages = 1 + -(-orders_max * PAGE_SHARE_USED // PAGE_ORDERS)
+    table = 1 << (pages * TABLE_ENTRIES_PER_PAGE - 1).bit_length()
+    arena = levels_max * ARENA_ENTRIES_PER_LEVEL + 2 * instruments_max * (1 << CHUNK_SHIFT_MIN)
+    book = Book(
+        orders=np.zeros(pages * PAGE_ORDERS, ORDER_RECORD).view(np.recarray),
+        levels=np.zeros(levels_max, LEVEL_RECORD).view(np.recarray),
+        table=np.zeros(table, TABLE_RECORD).view(np.recarray),
+        pages=np.zeros(pages, PAGE_RECORD).view(np.recarray),
+        sides=np.zeros(2 * instruments_max, SIDE_RECORD).view(np.recarray),
+        keys=np.zeros(arena, np.int64),
+        ids=np.zeros(arena, np.uint32),
+        counts=np.zeros(COUNT_WORDS, np.int64),
+    )
+    book.counts[PAGES_USED] = 1
+    return book
+
+
+def check_invariants(book: Book) -> None:
+    """Walk everything there is. AssertionError names what does not hold: sums, links, order of levels, counts, page table."""
+    live_levels = _check_sides(book)
+    assert len(live_levels) == book.counts[LEVELS_LIVE], f"levels in vectors={len(live_levels)}, counted {book.counts[LEVELS_LIVE]}"
+    assert book.counts[LEVELS_LIVE] <= book.counts[LEVELS_USED] <= len(book.levels)
+    assert book.counts[ARENA_USED] <= len(book.keys)
+    walked = [handle for level in live_levels for handle in _check_level(book, level)]
+    live = np.flatnonzero(book.orders["qty"])
+    assert sorted(walked) == live.tolist(), f"orders linked from levels={len(walked)}, with a quantity {len(live)}"
+    assert len(live) == book.counts[ORDERS_LIVE], f"live orders={len(live)}, counted {book.counts[ORDERS_LIVE]}"
+    _check_pages(book, live)
+
+
+def _check_sides(book: Book) -> list[int]:
+    levels: list[int] = []
+    for row in np.flatnonzero(book.sides["count"]).tolist():
+        start, count, shift = (int(book.sides[row][name]) for name in ("start", "count", "shift"))
+        assert count <= 1 << shift, f"side row={row}: count={count} in a chunk of {1 << shift}"
+        keys = book.keys[start : start + count]
+        assert (np.diff(keys) > 0).all(), f"side row={row}: keys are not sorted: {keys.tolist()}"
+        for key, level in zip(keys.tolist(), book.ids[start : start + count].tolist(), strict=True):
+            record = book.levels[level]
+            side, px = int(record["side"]), int(record["px"])
+            assert (2 * int(record["instrument"]) + (side == SELL)) == row and side in (BUY, SELL), f"level={level}: in side row={row}"
+            assert key == (px if side == BUY else -px), f"level={level}: px={px} under key={key}"
+            levels.append(level)
+    assert len(set(levels)) == len(levels), "a level is in two places"
+    return levels
+
+
+def _check_level(book: Book, level: int) -> list[int]:
+    """The handles of a level's orders in their order, after checking links and sums."""
+    record = book.levels[level]
+    handles: list[int] = []
+    before, handle = NONE, int(record["head"])
+    while handle != NONE:
+        order = book.orders[handle]
+        assert int(order["qty"]) > 0, f"level={level}: order handle={handle} is dead"
+        assert int(order["level"]) == level, f"order handle={handle}: level={int(order['level'])}, linked from {level}"
+        assert int(order["prev"]) == before, f"order handle={handle}: prev={int(order['prev'])}, expected {before}"
+        assert (int(order["instrument"]), int(order["side"])) == (int(record["instrument"]), int(record["side"]))
+        handles.append(handle)
+        assert len(handles) <= int(record["orders"]), f"level={level}: more orders linked than orders={int(record['orders'])}"
+        before, handle = handle, int(order["next"])
+    assert int(record["tail"]) == before, f"level={level}: tail={int(record['tail'])}, expected {before}"
+    assert len(handles) == int(record["orders"]) > 0, f"level={level}: orders={int(record['orders'])}, linked {len(handles)}"
+    total = sum(int(book.orders[handle]["qty"]) for handle in handles)
+    assert total == int(record["qty"]), f"level={level}: qty={int(record['qty'])}, orders sum to {total}"
+    return handles
+
+
+def _check_pages(book: Book, live: np.ndarray) -> None:
+    entries = np.flatnonzero(book.table["id"])
+    by_page = {int(book.table[entry]["id"]): int(book.table[entry]["page"]) for entry in entries}
+    numbers, counts = np.unique(live // PAGE_ORDERS, return_counts=True)
+    assert sorted(by_page) == numbers.tolist(), f"pages in the table={len(by_page)}, with live orders {len(numbers)}"
+    assert len(entries) == len(by_page) == book.counts[PAGES_LIVE], f"page entries={len(entries)}, counted {book.counts[PAGES_LIVE]}"
+    assert len(set(by_page.values())) == len(by_page), "a page number is in the table twice"
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        page = book.pages[number]
+        assert int(page["live"]) == count, f"page id={number}: live={int(page['live'])}, orders {count}"
+        assert int(page["page"]) == by_page[number], f"page id={number}: page={int(page['page'])}, in the table {by_page[number]}"
