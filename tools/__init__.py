@@ -1,0 +1,1 @@
+"""Views of a live system and drivers: the `tickpath` command."""

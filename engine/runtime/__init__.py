@@ -1,0 +1,1 @@
+"""From a config to running processes: clock, placement, the loop around the kernels, the supervisor, the report."""

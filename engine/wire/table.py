@@ -57,7 +57,9 @@ class Message:
         """Every field by name. ValueError where the length or the type is not this message's."""
         if len(raw) != self.length or raw[0] != self.code:
             raise ValueError(f"{self.name}: length={len(raw)} type={raw[:1]!r}, expected length={self.length} type={chr(self.code)!r}")
-        return {field.name: _decode(field, raw[self.offsets[field.name] :][: field.length]) for field in self.fields if field.name != "type"}
+        return {
+            field.name: _decode(field, raw[self.offsets[field.name] :][: field.length]) for field in self.fields if field.name != "type"
+        }
 
 
 def by_code(messages: tuple[Message, ...]) -> Mapping[int, Message]:

@@ -1,0 +1,69 @@
+# `make` lists the targets. Everything is set up on first use: a .venv, pinned dependencies, the compiled layouts.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
+
+LAYOUTS := shm/layout.h shm/shim.c shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint format perf bench-ring bench-book warm clean tools-present
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(VENV)/ready  ## set up only: .venv, dependencies, compiled layouts
+
+run: $(VENV)/ready  ## trade 10 s on the embedded exchange, and report
+	$(BIN)/tickpath run
+
+test: $(VENV)/ready-dev  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready-dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready-dev  ## let ruff put the source in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+warm: $(VENV)/ready  ## compile every kernel ahead
+	$(BIN)/tickpath warm
+
+perf: bench-ring  ## the ring beside its physical limit, in this machine's own figures
+
+bench-ring: $(VENV)/ready-dev
+	$(BIN)/python perf/bench_ring.py --json -
+
+bench-book: $(VENV)/ready-dev  ## the book beside itch-book: make bench-book FILE=day.itch
+	$(BIN)/python perf/bench_book.py $(FILE) --json -
+
+clean:  ## remove the .venv and what was built
+	rm -rf $(VENV) build *.egg-info shm/*.so engine/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/ready: requirements.txt setup.py pyproject.toml $(LAYOUTS) | tools-present
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# Name everything that is missing at once, with the command that installs it.
+tools-present:
+	@missing=""; \
+	command -v $(PYTHON) >/dev/null || missing="$$missing python3"; \
+	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	if command -v $(PYTHON) >/dev/null; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "tickpath needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }; \
+	  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	  $(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || missing="$$missing python3-dev"; \
+	fi; \
+	if [ -n "$$missing" ]; then echo "missing:$$missing; install with: apt-get install$$missing" >&2; exit 1; fi

@@ -1,0 +1,246 @@
+"""What a run is made of, read from TOML and checked whole before anything starts."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine.layout import pack_symbol
+from engine.risk.limits import Limits
+
+DEFAULT_PATH = Path(__file__).with_name("default.toml")
+STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+Address = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$")]
+Interface = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
+Capacity = Annotated[int, Meta(ge=2, le=1 << 24)]
+Count = Annotated[int, Meta(ge=1, le=1 << 30)]
+Seconds = Annotated[float, Meta(ge=0, le=7 * 86_400)]
+
+
+class ConfigError(ValueError):
+    """A config that must not start; the text names the key, what it is, and what was expected."""
+
+
+class ProcessConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """One process: the stages it loops over, on which CPU, and what it does when there is nothing to do."""
+
+    name: Name
+    stages: Annotated[list[Literal["feed", "strategy", "gateway", "exchange"]], Meta(min_length=1)]
+    cpu: Annotated[int, Meta(ge=0, le=4095)] | Literal["auto"] = "auto"
+    idle: Literal["auto", "spin", "yield", "sleep"] = "auto"
+
+
+class RingsConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """Slots of each ring, powers of two."""
+
+    ticks: Capacity = 65_536
+    orders: Capacity = 4_096
+    reports: Capacity = 65_536
+
+
+class FeedConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    source: Literal["udp", "file"]
+    address: Address = "127.0.0.1:26400"
+    interface: Interface = "127.0.0.1"
+    path: str = ""
+    symbols: list[str] = field(default_factory=list)
+    publish_levels: bool = False
+    receive_buffer_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 16 << 20
+    orders_max: Count = 1 << 21
+    levels_max: Count = 1 << 18
+
+
+class StrategyConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    use: Annotated[str, Meta(min_length=1)]
+    symbols: list[str]
+    timer_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 100
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    address: Address
+    username: Annotated[str, Meta(min_length=1, max_length=6)]
+    password: Annotated[str, Meta(min_length=1, max_length=10)]
+    session: Annotated[str, Meta(max_length=10)] = ""
+    orders_max: Count = 1 << 20
+
+
+class SymbolConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    symbol: Annotated[str, Meta(min_length=1, max_length=8)]
+    px: Annotated[float, Meta(gt=0, le=199_999)]
+
+
+class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    flow: Literal["generated", "replay", "none"]
+    symbols: list[SymbolConfig] = field(default_factory=list)
+    rate_per_s: Annotated[float, Meta(gt=0, le=10_000_000)] = 20_000
+    seed: Annotated[int, Meta(ge=0, le=(1 << 62))] = 1
+    path: str = ""
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
+    silence_ms_max: Annotated[int, Meta(ge=1, le=86_400_000)] = 250
+    window_messages: Count = 8_192
+    orders_max: Count = 1 << 20
+    levels_max: Count = 1 << 17
+
+
+class Config(Struct, forbid_unknown_fields=True, frozen=True):
+    """A whole run. Keys without a default must be there."""
+
+    instance: Name
+    process: Annotated[list[ProcessConfig], Meta(min_length=1, max_length=8)]
+    feed: FeedConfig
+    strategy: StrategyConfig
+    gateway: GatewayConfig
+    risk: Limits
+    exchange: ExchangeConfig | None = None
+    rings: RingsConfig = field(default_factory=RingsConfig)
+    seconds: Seconds = 0.0
+
+
+def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The config in TOML file `path`, with dotted keys overridden, checked. ConfigError names what is wrong."""
+    try:
+        raw = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"config={path}: cannot read it: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"config={path}: not TOML: {error}") from None
+    if path != DEFAULT_PATH:
+        _anchor_paths(raw, path.resolve().parent)
+    for key, value in (overrides or {}).items():
+        _set(raw, key, value)
+    return check(raw, str(path))
+
+
+def check(raw: dict[str, Any], source: str) -> Config:
+    """A decoded config as a Config, or ConfigError."""
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config={source}: {_explained(str(error), raw)}") from None
+    except ValueError as error:
+        raise ConfigError(f"config={source}: {error}") from None
+    problems = list(_problems(config))
+    if problems:
+        raise ConfigError(f"config={source}: " + "; ".join(problems))
+    return config
+
+
+def split_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Files named in a config are found from where the config is, so it can be run from anywhere."""
+    for section, key in (("feed", "path"), ("exchange", "path"), ("strategy", "use")):
+        value = raw.get(section, {}).get(key) if isinstance(raw.get(section), dict) else None
+        if isinstance(value, str) and value and (key == "path" or value.endswith(".py")):
+            raw[section][key] = str(folder / value)
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+    raw[last] = value
+
+
+def _problems(config: Config) -> Iterator[str]:
+    """Everything that types and ranges cannot say."""
+    yield from _process_problems(config)
+    for key, capacity in (("ticks", config.rings.ticks), ("orders", config.rings.orders), ("reports", config.rings.reports)):
+        if capacity & (capacity - 1):
+            yield f"rings.{key}={capacity}: expected a power of two"
+    for key, address in (("feed.address", config.feed.address), ("gateway.address", config.gateway.address)):
+        yield from _address_problems(key, address)
+    if config.feed.source == "file" and not config.feed.path:
+        yield "feed.path is missing: feed.source=file reads an ITCH file"
+    for key, symbols in (("feed.symbols", config.feed.symbols), ("strategy.symbols", config.strategy.symbols)):
+        yield from _symbol_problems(key, symbols)
+    if config.exchange is not None:
+        yield from _exchange_problems(config, config.exchange)
+
+
+def _process_problems(config: Config) -> Iterator[str]:
+    names = [process.name for process in config.process]
+    if len(set(names)) != len(names):
+        yield f"process names={names}: expected different ones"
+    placed = [stage for process in config.process for stage in process.stages]
+    for stage in STAGE_NAMES:
+        wanted = 1 if stage != "exchange" or config.exchange is not None else 0
+        if placed.count(stage) != wanted:
+            yield f"stage {stage} is in {placed.count(stage)} processes: expected {wanted}" + (
+                "" if stage != "exchange" else " (with an [exchange] section 1, without one 0)"
+            )
+    usable = os.sched_getaffinity(0)
+    for process in config.process:
+        if process.cpu != "auto" and process.cpu not in usable:
+            yield f"process {process.name}: cpu={process.cpu}: expected one of {sorted(usable)}, the CPUs this user may run on"
+
+
+def _exchange_problems(config: Config, exchange: ExchangeConfig) -> Iterator[str]:
+    if exchange.flow == "generated" and not exchange.symbols:
+        yield "exchange.symbols is missing: generated flow needs at least one {symbol, px}"
+    if exchange.flow == "replay" and not exchange.path:
+        yield "exchange.path is missing: flow=replay needs an ITCH file (or `tickpath run --feed FILE`)"
+    yield from _symbol_problems("exchange.symbols", [listed.symbol for listed in exchange.symbols])
+    if exchange.flow == "generated":
+        listed = {entry.symbol for entry in exchange.symbols}
+        if missing := [symbol for symbol in config.strategy.symbols if symbol not in listed]:
+            yield f"strategy.symbols={missing}: not among exchange.symbols {sorted(listed)}"
+
+
+def _symbol_problems(key: str, symbols: list[str]) -> Iterator[str]:
+    for symbol in symbols:
+        try:
+            pack_symbol(symbol)
+        except (ValueError, UnicodeEncodeError):
+            yield f"{key}: symbol={symbol!r}: expected 1 to 8 ASCII characters"
+    if len(set(symbols)) != len(symbols):
+        yield f"{key}={symbols}: expected each symbol once"
+
+
+def _address_problems(key: str, address: str) -> Iterator[str]:
+    host, port = split_address(address)
+    if any(int(part) > 255 for part in host.split(".")) or port > 65_535:
+        yield f"{key}={address}: expected an IPv4 address and a port up to 65535"
+
+
+def _explained(message: str, raw: dict[str, Any]) -> str:
+    """msgspec's message with the key in front, and the nearest key where one is unknown."""
+    text, _, where = message.partition(" - at `$")
+    place = where.rstrip("`").lstrip(".") or "top level"
+    if unknown := re.search(r"unknown field `(.+?)`", text):
+        near = difflib.get_close_matches(unknown[1], _keys_at(place), 1)
+        return f"{place}: unknown key {unknown[1]!r}" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_keys_at(place))}"
+        )
+    if missing := re.search(r"missing required field `(.+?)`", text):
+        return f"{place}: missing key {missing[1]!r}"
+    return f"{place}={_value_at(raw, place)!r}: {text[0].lower()}{text[1:]}"
+
+
+def _keys_at(place: str) -> list[str]:
+    kind: Any = Config
+    for part in [] if place == "top level" else re.sub(r"\[[^]]*\]", "", place).split("."):
+        kind = {"process": ProcessConfig, "feed": FeedConfig, "strategy": StrategyConfig, "gateway": GatewayConfig, "risk": Limits}.get(
+            part, {"exchange": ExchangeConfig, "rings": RingsConfig, "symbols": SymbolConfig}.get(part, kind)
+        )
+    return list(kind.__struct_fields__)
+
+
+def _value_at(raw: Any, place: str) -> Any:
+    for part in re.findall(r"[^.\[\]]+", place):
+        try:
+            raw = raw[int(part)] if part.isdigit() else raw[part]
+        except (KeyError, IndexError, TypeError):
+            return "?"
+    return raw

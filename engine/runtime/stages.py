@@ -1,0 +1,127 @@
+"""The four stages, built from a config: the one place that knows every room."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.exchange.stage import ExchangeStage
+from engine.feed.stage import FeedStage
+from engine.gateway.stage import GatewayStage
+from engine.runtime.clock import Calibration
+from engine.runtime.config import Config, split_address
+from engine.runtime.instance import Instance
+from engine.strategy.stage import StrategyStage
+
+
+class Stage(Protocol):
+    """What the loop needs of a stage: its kernel's module, the kernel's state, and what its reasons to leave mean."""
+
+    state: Any
+    step_module: str
+    reasons: dict[int, str]
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a process needs to know, decided before the fork."""
+
+    config: Config
+    instance: Instance
+    calibration: Calibration
+    midnight_ns: int
+
+
+def build(name: str, run: Run) -> Stage:
+    return BUILDERS[name](run)
+
+
+def build_feed(run: Run) -> Stage:
+    config, shared = run.config.feed, run.instance
+    return FeedStage(
+        ticks=shared.ticks,
+        quotes=shared.quotes,
+        instruments=shared.instruments,
+        stats=shared.feed_stats,
+        control=shared.control,
+        hops=shared.hops,
+        source=config.source,
+        address=split_address(config.address),
+        interface=config.interface,
+        path=config.path,
+        symbols=config.symbols or None,
+        publish_levels=config.publish_levels,
+        receive_buffer_bytes=config.receive_buffer_bytes,
+        orders_max=config.orders_max,
+        levels_max=config.levels_max,
+        midnight_ns=run.midnight_ns,
+    )
+
+
+def build_strategy(run: Run) -> Stage:
+    config, shared = run.config.strategy, run.instance
+    return StrategyStage(
+        ticks=shared.ticks,
+        orders=shared.orders,
+        reports=shared.reports,
+        stats=shared.strategy_stats,
+        control=shared.control,
+        hops=shared.hops,
+        strategy=config.use,
+        params=config.params,
+        symbols=config.symbols,
+        timer_ms=config.timer_ms,
+    )
+
+
+def build_gateway(run: Run) -> Stage:
+    config, shared = run.config.gateway, run.instance
+    return GatewayStage(
+        orders=shared.orders,
+        reports=shared.reports,
+        quotes=shared.quotes,
+        instruments=shared.instruments,
+        positions=shared.positions,
+        stats=shared.gateway_stats,
+        control=shared.control,
+        hops=shared.hops,
+        address=split_address(config.address),
+        username=config.username,
+        password=config.password,
+        session=config.session,
+        limits=run.config.risk,
+        midnight_ns=run.midnight_ns,
+        symbols=run.config.strategy.symbols,
+        orders_max=config.orders_max,
+    )
+
+
+def build_exchange(run: Run) -> Stage:
+    config, shared = run.config.exchange, run.instance
+    assert config is not None
+    return ExchangeStage(
+        control=shared.control,
+        stats=shared.exchange_stats,
+        positions=shared.exchange_positions,
+        market_address=split_address(run.config.feed.address),
+        interface=run.config.feed.interface,
+        order_address=split_address(run.config.gateway.address),
+        username=run.config.gateway.username,
+        password=run.config.gateway.password,
+        session=run.config.gateway.session,
+        flow=config.flow,
+        symbols={listed.symbol: listed.px for listed in config.symbols},
+        rate_per_s=config.rate_per_s,
+        seed=config.seed,
+        path=config.path,
+        speed=config.speed,
+        silence_ms_max=config.silence_ms_max,
+        follow_feed=run.config.feed.source == "udp",
+        window_messages=config.window_messages,
+        orders_max=config.orders_max,
+        levels_max=config.levels_max,
+        midnight_ns=run.midnight_ns,
+    )
+
+
+BUILDERS = {"feed": build_feed, "strategy": build_strategy, "gateway": build_gateway, "exchange": build_exchange}

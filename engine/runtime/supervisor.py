@@ -1,0 +1,253 @@
+"""Starts the processes of an instance, watches them, and ends the run so that nothing is lost and nothing is left behind."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
+
+from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_STOPPED, PHASE_TRADING, STATE_ENDED, STATE_LOOPING
+from engine.runtime import process
+from engine.runtime.clock import Calibration
+from engine.runtime.config import Config
+from engine.runtime.instance import Instance
+from engine.runtime.placement import Place
+from engine.runtime.stages import Run
+
+TICK_S = 0.02
+SESSION_PATIENCE_S = 20.0
+DRAIN_PATIENCE_S = 5.0
+EXIT_PATIENCE_S = 5.0
+# A loop stamps its heartbeat every turn. On a shared core a turn may come late; this is beyond any scheduler.
+HUNG_AFTER_S = 10.0
+
+
+@dataclass
+class Child:
+    place: Place
+    slot: int
+    pid: int
+    errors_fd: int
+    status: int | None = None
+    said: bytes = b""
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as a phrase."""
+        if self.status is None:
+            return "is running"
+        if os.WIFSIGNALED(self.status):
+            return f"was killed by signal {os.WTERMSIG(self.status)} ({signal.Signals(os.WTERMSIG(self.status)).name})"
+        return f"ended with code {os.WEXITSTATUS(self.status)}"
+
+
+@dataclass
+class Outcome:
+    """Why the run ended, and the exit code that follows from it."""
+
+    why: str = ""
+    code: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class Supervisor:
+    """`run` does it all; `show` is called a few times a second with the time traded so far."""
+
+    def __init__(self, config: Config, instance: Instance, calibration: Calibration, places: list[Place], midnight_ns: int) -> None:
+        self.config = config
+        self.instance = instance
+        self.calibration = calibration
+        self.places = places
+        self.midnight_ns = midnight_ns
+        self.children: list[Child] = []
+        self.outcome = Outcome()
+        self.signals: list[int] = []
+        self.traded_s = 0.0
+
+    def run(self, show: Callable[["Supervisor"], None], *, trade: bool = True) -> Outcome:
+        """Start, trade, drain, stop. With trade=False: only start and stop, which compiles every kernel."""
+        previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._fork_all()
+            if self._wait_until_looping(show) and trade and self._wait_for_session(show):
+                self._trade(show)
+                self._drain(show)
+        finally:
+            self.stop()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.outcome
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+
+    def _phase(self, phase: int) -> None:
+        self.instance.control.records["phase"][0] = phase
+
+    def _fork_all(self) -> None:
+        self._phase(PHASE_STARTING)
+        record = self.instance.control.records
+        record["tsc_hz"][0] = self.calibration.hz
+        record["supervisor_pid"][0] = os.getpid()
+        record["started_ns"][0] = time.time_ns()
+        run = Run(self.config, self.instance, self.calibration, self.midnight_ns)
+        for slot, place in enumerate(self.places):
+            readable, writable = os.pipe()
+            supervisor = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                os.close(readable)
+                process.start(run, slot, place, writable, supervisor)
+            os.close(writable)
+            self.children.append(Child(place, slot, pid, readable))
+
+    def _wait_until_looping(self, show: Callable[["Supervisor"], None]) -> bool:
+        """Until every process runs its loop; the first start compiles here, so there is no time limit but a signal."""
+        while not all(self._state(child) == STATE_LOOPING for child in self.children):
+            if self._over(show):
+                return False
+        return True
+
+    def _wait_for_session(self, show: Callable[["Supervisor"], None]) -> bool:
+        deadline = time.monotonic() + SESSION_PATIENCE_S
+        while not self.instance.control.records["session_up"][0]:
+            if self._over(show):
+                return False
+            if time.monotonic() > deadline:
+                self._fail(f"gateway.address={self.config.gateway.address}: no login accepted within {SESSION_PATIENCE_S:.0f} s")
+                return False
+        return True
+
+    def _trade(self, show: Callable[["Supervisor"], None]) -> None:
+        started = time.monotonic()
+        self._phase(PHASE_TRADING)
+        while not self._over(show):
+            self.traded_s = time.monotonic() - started
+            if self.config.seconds and self.traded_s >= self.config.seconds:
+                self.outcome.why = f"{self.config.seconds:g} s are over"
+                return
+            if self._flow_ended():
+                self.outcome.why = "the flow has ended"
+                return
+
+    def _flow_ended(self) -> bool:
+        record = self.instance.control.records
+        return bool(record["flow_done"][0] and self._caught_up()) or bool(record["feed_ended"][0])
+
+    def _caught_up(self) -> bool:
+        record = self.instance.control.records
+        return self.config.feed.source == "file" or int(record["feed_sequence"][0]) >= int(record["published"][0])
+
+    def _drain(self, show: Callable[["Supervisor"], None]) -> None:
+        """No new orders; open ones are cancelled; the exchange's end of session tells the feed that nothing is missing."""
+        self._phase(PHASE_DRAINING)
+        deadline = time.monotonic() + DRAIN_PATIENCE_S
+        while not self._drained():
+            if self._dead() or time.monotonic() > deadline:
+                break
+            time.sleep(TICK_S)
+        else:
+            return
+        if not self._dead():
+            self.outcome.failures.append(f"not everything was settled within {DRAIN_PATIENCE_S:.0f} s: orders may be open at the venue")
+
+    def _drained(self) -> bool:
+        record = self.instance.control.records
+        settled = bool(record["drained"][0])
+        if self.config.exchange is not None and self.config.feed.source == "udp":
+            settled = settled and bool(record["feed_ended"][0])
+        return settled and not any(self._backlogs().values())
+
+    def _backlogs(self) -> dict[str, int]:
+        rings = {"ticks": self.instance.ticks, "orders": self.instance.orders, "reports": self.instance.reports}
+        return {name: sum(ring.backlog().values()) for name, ring in rings.items()}
+
+    def _over(self, show: Callable[["Supervisor"], None]) -> bool:
+        """Whether the run must end now: a signal, or a process that died or hangs. Otherwise waits a moment."""
+        show(self)
+        if self.signals:
+            self.outcome.why = f"{signal.Signals(self.signals[0]).name} received"
+            return True
+        if dead := self._dead():
+            self._blame(dead)
+            return True
+        if hung := self._hung():
+            self._fail(f"{hung.place.name} (pid {hung.pid}) hangs: no heartbeat for {HUNG_AFTER_S:.0f} s")
+            return True
+        time.sleep(TICK_S)
+        return False
+
+    def _state(self, child: Child) -> int:
+        return int(self.instance.processes.records[child.slot]["state"])
+
+    def _dead(self) -> Child | None:
+        """The first child that has ended, if any."""
+        for child in self.children:
+            if child.status is None:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    child.status = status
+        return next((child for child in self.children if child.status is not None), None)
+
+    def _hung(self) -> Child | None:
+        now_tsc = process.lib.tp_rdtsc()
+        for child in self.children:
+            line = self.instance.processes.records[child.slot]
+            silent_s = (now_tsc - int(line["heartbeat_tsc"])) / self.calibration.hz
+            if line["state"] == STATE_LOOPING and int(line["heartbeat_tsc"]) and silent_s > HUNG_AFTER_S:
+                return child
+        return None
+
+    def _blame(self, child: Child) -> None:
+        said = self._said(child)
+        self._fail(f"{child.place.name} (pid {child.pid}) {child.ending}" + (f": {said}" if said else ""))
+        if child.status is not None and os.WIFEXITED(child.status) and os.WEXITSTATUS(child.status) == process.EXIT_MISUSE:
+            self.outcome.code = process.EXIT_MISUSE
+            self.outcome.failures = [said]
+        # Whoever died, the open orders must not outlive the run: while the gateway lives it cancels them.
+        if self.traded_s and "gateway" not in child.place.stages:
+            self._phase(PHASE_DRAINING)
+            self._settle_without(child)
+
+    def _settle_without(self, dead: Child) -> None:
+        deadline = time.monotonic() + 1.0
+        while not self.instance.control.records["drained"][0] and time.monotonic() < deadline:
+            time.sleep(TICK_S)
+
+    def _said(self, child: Child) -> str:
+        while select.select([child.errors_fd], [], [], 0)[0]:
+            piece = os.read(child.errors_fd, 65_536)
+            if not piece:
+                break
+            child.said += piece
+        return child.said.decode("utf-8", "replace").strip()
+
+    def _fail(self, sentence: str) -> None:
+        self.outcome.code = process.EXIT_FAILED
+        self.outcome.why = self.outcome.why or "a failure"
+        self.outcome.failures.append(sentence)
+
+    def stop(self) -> None:
+        """STOPPED for all, then reap; whoever does not go is killed, and named."""
+        self._phase(PHASE_STOPPED)
+        deadline = time.monotonic() + EXIT_PATIENCE_S
+        while any(child.status is None for child in self.children):
+            self._dead()
+            if time.monotonic() > deadline:
+                self._kill_rest()
+                break
+            time.sleep(0.005)
+        for child in self.children:
+            said = self._said(child)
+            if said and not any(said in failure for failure in self.outcome.failures) and self._state(child) != STATE_ENDED:
+                self.outcome.failures.append(f"{child.place.name}: {said}")
+            os.close(child.errors_fd)
+
+    def _kill_rest(self) -> None:
+        for child in self.children:
+            if child.status is None:
+                os.kill(child.pid, signal.SIGKILL)
+                _, child.status = os.waitpid(child.pid, 0)
+                self._fail(f"{child.place.name} (pid {child.pid}) did not stop within {EXIT_PATIENCE_S:.0f} s and was killed")

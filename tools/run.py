@@ -1,0 +1,123 @@
+"""`tickpath run` and `tickpath warm`: from a config to a report."""
+
+import datetime
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import psutil
+from rich.console import Console
+
+from engine.runtime import report
+from engine.runtime.clock import Calibration, calibrate
+from engine.runtime.config import Config, load
+from engine.runtime.instance import Instance
+from engine.runtime.placement import place
+from engine.runtime.supervisor import Outcome, Supervisor
+from shm._shim import lib
+from tools import show
+from tools.machine import describe
+from tools.survey import busiest
+
+LIVE_EVERY_S = 0.2
+SYMBOLS_PICKED = 3
+PX_DECIMALS = 4
+EXIT_LOST = 1
+
+
+def run(config: Config, console: Console, notes: list[str], *, trade: bool = True) -> tuple[dict[str, Any], int]:
+    """Run an instance from start to end and return its report and the exit code. SegmentError, ClockError, ConfigError."""
+    places, placing_notes = place(config.process)
+    calibration = calibrate()
+    started_tsc = _command_tsc(calibration)
+    instance = Instance.create(config.instance, config.rings)
+    try:
+        supervisor = Supervisor(config, instance, calibration, places, _midnight_ns())
+        with show.live(console) as line:
+            outcome = supervisor.run(_shower(line, supervisor), trade=trade)
+        result = _result(supervisor, outcome, started_tsc, notes + placing_notes)
+    finally:
+        instance.unlink()
+    return result, outcome.code or (EXIT_LOST if result["lost"] else 0)
+
+
+def config_for(
+    path: Path, *, feed: Path | None, seconds: float | None, speed: float | None, symbols: list[str]
+) -> tuple[Config, list[str]]:
+    """The config with the command line's words put into it, and sentences about what they changed."""
+    overrides: dict[str, Any] = {}
+    notes: list[str] = []
+    if feed is not None:
+        chosen = symbols or busiest(feed, SYMBOLS_PICKED)
+        overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve()), "strategy.symbols": chosen, "seconds": 0.0}
+        if not symbols:
+            notes.append(
+                f"trading {', '.join(chosen) or 'nothing'}: the symbols with most orders at the start of {feed.name}; --symbols chooses others"
+            )
+    elif symbols:
+        overrides["strategy.symbols"] = symbols
+    if speed is not None:
+        overrides["exchange.speed"] = speed
+    if seconds is not None:
+        overrides["seconds"] = seconds
+    return load(path, overrides), notes
+
+
+def write_json(result: dict[str, Any], target: str) -> None:
+    """The report as JSON, to a file or to standard output ('-')."""
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+    if target == "-":
+        sys.stdout.buffer.write(text)
+    else:
+        Path(target).write_bytes(text)
+
+
+def _shower(line: Any, supervisor: Supervisor) -> Any:
+    shown = [0.0]
+    names = [placed.name for placed in supervisor.places]
+
+    def draw(running: Supervisor) -> None:
+        now = time.monotonic()
+        if now - shown[0] >= LIVE_EVERY_S:
+            shown[0] = now
+            line.update(show.live_line(running.instance, names, running.traded_s, running.config.seconds), refresh=True)
+
+    return draw
+
+
+def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: list[str]) -> dict[str, Any]:
+    calibration = supervisor.calibration
+    gathered = report.gather(
+        supervisor.instance,
+        supervisor.places,
+        [child.ending for child in supervisor.children],
+        ns_per_tick=1e9 / calibration.hz,
+        px_decimals=PX_DECIMALS,
+        embedded=supervisor.config.exchange is not None,
+    )
+    return {
+        "instance": supervisor.config.instance,
+        "seconds": round(supervisor.traded_s, 3),
+        "ended": outcome.why,
+        "failures": outcome.failures,
+        "notes": notes,
+        **gathered,
+        "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
+        "tsc_hz": round(calibration.hz),
+        "machine": describe(),
+    }
+
+
+def _command_tsc(calibration: Calibration) -> int:
+    """The TSC when this process was started, so that interpreter and imports count."""
+    age_s = time.time() - psutil.Process().create_time()
+    return int(lib.tp_rdtsc() - age_s * calibration.hz)
+
+
+def _midnight_ns() -> int:
+    """The venue's last midnight: NASDAQ counts nanoseconds from it, in New York's time."""
+    now = datetime.datetime.now(ZoneInfo("America/New_York"))
+    return int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()) * 1_000_000_000

@@ -1,0 +1,107 @@
+"""What a person sees of a run: the live line, and the report."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine.layout import PHASE_STARTING, PHASE_TRADING, STATE_COMPILING, STATE_LOOPING, STATE_NEW
+from engine.runtime.instance import Instance
+from tools.machine import one_line
+
+STATE_WORDS = {STATE_NEW: "starting", STATE_COMPILING: "compiling kernels", STATE_LOOPING: "ready"}
+
+
+def live_line(instance: Instance, names: list[str], traded_s: float, seconds: float) -> Text:
+    """One line of what is going on now."""
+    phase = int(instance.control.records["phase"][0])
+    if phase == PHASE_STARTING:
+        states = [int(line["state"]) for line in instance.processes.records[: len(names)]]
+        return Text("  ".join(f"{name}: {STATE_WORDS.get(state, 'ready')}" for name, state in zip(names, states, strict=True)), style="dim")
+    feed, gateway = instance.feed_stats.records[0], instance.gateway_stats.records[0]
+    clock = f"{traded_s:5.1f} s" + (f" of {seconds:g}" if seconds else "")
+    settling = "" if phase == PHASE_TRADING else "  settling"
+    return Text(
+        f"{clock}  messages {int(feed['messages']):,}  quotes {int(feed['quotes']):,}  lost {int(feed['lost'])}  "
+        f"orders {int(gateway['sent']):,}  fills {int(gateway['executed']):,}{settling}"
+    )
+
+
+def live(console: Console) -> Live:
+    """A line that is redrawn on a terminal and absent elsewhere; redrawn only when asked, so that no thread is needed."""
+    return Live(console=console, auto_refresh=False, transient=True)
+
+
+def report(result: dict[str, Any]) -> Group:
+    """The whole report for a terminal."""
+    parts: list[Any] = [Text(_headline(result), style="bold"), Text(one_line(result["machine"]), style="dim")]
+    parts += [Text(f"note: {note}", style="yellow") for note in result["notes"]]
+    parts += [Text(f"FAILED: {failure}", style="bold red") for failure in result["failures"]]
+    parts += ["", _counts(result), "", _hops(result["hops"]), "", _processes(result["processes"])]
+    if result["positions"]:
+        parts += ["", _positions(result)]
+    return Group(*parts)
+
+
+def _headline(result: dict[str, Any]) -> str:
+    first = (
+        "no order was sent" if result["first_order_ms"] is None else f"first order {result['first_order_ms'] / 1e3:.2f} s after the command"
+    )
+    return f"{result['instance']}: traded {result['seconds']:.1f} s ({result['ended']}), {first}, {result['kernels_compiled']} kernels compiled"
+
+
+def _counts(result: dict[str, Any]) -> Table:
+    table = _table("market data", "", "orders", "", "outcome", "")
+    orders, lost = result["orders"], result["lost"]
+    lost_by = ", ".join(f"{name} {count:,}" for name, count in result["lost_by"].items())
+    rows = (
+        ("messages", result["messages"], "sent", orders["sent"], "fills", result["fills"]),
+        ("quotes", result["quotes"], "accepted", orders["accepted"], "P&L", f"{result['pnl']:,.2f}"),
+        ("trades", result["trades"], "replaced", orders["replaced"], "lost", f"{lost:,}" + (f" ({lost_by})" if lost_by else "")),
+        ("gaps", result["gaps"], "cancelled", orders["cancelled"], "", ""),
+        ("malformed", result["malformed"], "rejected by risk", orders["rejected_by_risk"], "", ""),
+        ("", "", "rejected by exchange", orders["rejected_by_exchange"], "", ""),
+    )
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell for cell in row))
+    return table
+
+
+def _hops(hops: list[dict[str, Any]]) -> Table:
+    table = _table("hop", "what", "count", "p50 ns", "p99 ns", "p99.9 ns", "max ns")
+    for hop in hops:
+        figures = (hop["p50_ns"], hop["p99_ns"], hop["p999_ns"], hop["max_ns"]) if hop["count"] else ("-",) * 4
+        table.add_row(hop["name"], hop["what"], f"{hop['count']:,}", *(f"{value:,}" if hop["count"] else value for value in figures))
+    return table
+
+
+def _processes(processes: list[dict[str, Any]]) -> Table:
+    table = _table("process", "stages", "pid", "CPU", "idle", "busy", "kernels compiled", "ending")
+    for entry in processes:
+        shared = f" (shared with {', '.join(entry['shares_cpu_with'])})" if entry["shares_cpu_with"] else ""
+        table.add_row(
+            entry["name"], "+".join(entry["stages"]), str(entry["pid"]), f"{entry['cpu']}{shared}", entry["idle"], f"{entry['busy']:.1%}",
+            str(entry["kernels_compiled"]), entry["ending"],
+        )  # fmt: skip
+    return table
+
+
+def _positions(result: dict[str, Any]) -> Table:
+    table = _table("symbol", "position", "bought", "sold", "fills", "mark", "P&L", "exchange says")
+    for entry in result["positions"]:
+        theirs = "-" if "agrees" not in entry else f"{entry['exchange_position']:,} " + ("agrees" if entry["agrees"] else "DIFFERS")
+        table.add_row(
+            entry["symbol"], f"{entry['position']:,}", f"{entry['bought']:,}", f"{entry['sold']:,}", f"{entry['fills']:,}",
+            "-" if entry["mark"] is None else f"{entry['mark']:,.2f}", "-" if entry["pnl"] is None else f"{entry['pnl']:,.2f}", theirs,
+        )  # fmt: skip
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        numeric = column.endswith("ns") or column in {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid"}
+        table.add_column(column, justify="right" if numeric and place else "left", no_wrap=column not in {"what", "CPU"})
+    return table
