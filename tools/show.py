@@ -46,10 +46,10 @@ def report(result: dict[str, Any]) -> Group:
 
 
 def _headline(result: dict[str, Any]) -> str:
-    first = (
-        "no order was sent" if result["first_order_ms"] is None else f"first order {result['first_order_ms'] / 1e3:.2f} s after the command"
-    )
-    return f"{result['instance']}: traded {result['seconds']:.1f} s ({result['ended']}), {first}, {result['kernels_compiled']} kernels compiled"
+    first = result["first_order_ms"]
+    ordered = "no order was sent" if first is None else f"first order {first / 1e3:.2f} s after the command"
+    compiled = f"{result['kernels_compiled']} kernels compiled"
+    return f"{result['instance']}: traded {result['seconds']:.1f} s ({result['ended']}), {ordered}, {compiled}"
 
 
 def _counts(result: dict[str, Any]) -> Table:

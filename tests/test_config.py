@@ -1,0 +1,111 @@
+"""A config with anything wrong in it does not start, and says which key and why."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.runtime.config import DEFAULT_PATH, ConfigError, check, load
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return msgspec.toml.decode(DEFAULT_PATH.read_bytes())
+
+
+def put(raw: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    *parents, last = dotted.split(".")
+    place: Any = raw
+    for parent in parents:
+        place = place[int(parent)] if parent.isdigit() else place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return raw
+
+
+def test_the_shipped_config_is_valid(raw: dict[str, Any]) -> None:
+    config = check(raw, "default")
+    assert [process.name for process in config.process] == ["feed_handler", "strategy", "order_gateway", "exchange"]
+
+
+BAD = [
+    ("seconds", -1.0, "seconds=-1.0: expected `float` >= 0.0"),
+    ("seconds", "ten", "seconds='ten': expected `float`, got `str`"),
+    ("secconds", 1, "top level: unknown key 'secconds'; did you mean 'seconds'?"),
+    ("instance", None, "top level: missing key 'instance'"),
+    ("instance", "../etc", "instance='../etc': expected `str` matching regex"),
+    ("feed.adress", "127.0.0.1:1", "feed: unknown key 'adress'; did you mean 'address'?"),
+    ("feed.address", "127.0.0.1:99999", "feed.address=127.0.0.1:99999: expected an IPv4 address and a port up to 65535"),
+    ("feed.address", "localhost:1", "feed.address='localhost:1': expected `str` matching regex"),
+    ("feed.source", "tape", "feed.source='tape': invalid enum value 'tape'"),
+    ("feed.source", "file", "feed.path is missing"),
+    ("feed.symbols", ["TOOLONGNAME"], "feed.symbols: symbol='TOOLONGNAME': expected 1 to 8 ASCII characters"),
+    ("rings.ticks", 1000, "rings.ticks=1000: expected a power of two"),
+    ("rings.orders", 1, "rings.orders=1: expected `int` >= 2"),
+    ("strategy.use", None, "strategy: missing key 'use'"),
+    ("strategy.symbols", ["AAPL", "ZZZZ"], "strategy.symbols=['ZZZZ']: not among exchange.symbols"),
+    ("gateway.password", "far too long a password", "gateway.password='far too long a password': expected `str` of length <= 10"),
+    ("risk.position_max", None, "risk: missing key 'position_max'"),
+    ("risk.collar_pbs", 5, "risk: unknown key 'collar_pbs'; did you mean 'collar_bps'?"),
+    ("process.0.stages", [], "process[0].stages=[]: expected `array` of length >= 1"),
+    ("process.0.stages", ["feed", "gateway"], "stage gateway is in 2 processes: expected 1"),
+    ("process.0.cpu", 4000, "process feed_handler: cpu=4000: expected one of"),
+    ("process.0.name", "strategy", "expected different ones"),
+    ("process.1.idle", "doze", "process[1].idle='doze': invalid enum value 'doze'"),
+    ("exchange.flow", "replay", "exchange.path is missing"),
+    ("exchange.symbols", [], "exchange.symbols is missing"),
+    ("exchange.speed", float("nan"), "exchange.speed"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), BAD, ids=[f"{key}={value!r}"[:40] for key, value, _ in BAD])
+def test_a_bad_key_is_named_with_the_reason(raw: dict[str, Any], key: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check(put(raw, key, value), "my.toml")
+    assert str(refused.value).startswith("config=my.toml: ")
+    assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["order_qty_max", "order_notional_max", "collar_bps", "position_max", "message_rate_per_s", "message_burst", "reference_age_max_ms"],
+)
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "100", None, True])
+def test_a_limit_that_is_zero_missing_or_not_a_number_never_starts(raw: dict[str, Any], limit: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=limit):
+        check(put(raw, f"risk.{limit}", value), "my.toml")
+
+
+def test_without_an_exchange_section_no_process_may_hold_one(raw: dict[str, Any]) -> None:
+    del raw["exchange"]
+    with pytest.raises(ConfigError, match="stage exchange is in 1 processes: expected 0"):
+        check(raw, "my.toml")
+    raw["process"].pop()
+    assert check(raw, "my.toml").exchange is None
+
+
+def test_several_problems_are_told_at_once(raw: dict[str, Any]) -> None:
+    put(raw, "rings.ticks", 1000)
+    put(raw, "feed.source", "file")
+    with pytest.raises(ConfigError) as refused:
+        check(raw, "my.toml")
+    assert "rings.ticks=1000" in str(refused.value)
+    assert "feed.path is missing" in str(refused.value)
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read it: No such file"):
+        load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("instance = \n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(broken)
+
+
+def test_files_named_in_a_config_are_found_from_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(DEFAULT_PATH.read_text().replace('"engine.strategy.market_maker"', '"./mine.py"'))
+    assert load(path).strategy.use == str(tmp_path / "mine.py")
