@@ -1,6 +1,7 @@
 """A first look at an ITCH file: is it one, and which symbols are busy in it."""
 
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ def messages(path: Path, count: int) -> Iterator[bytes]:
             try:
                 head = file.read(2)
                 raw = file.read(int.from_bytes(head, "big"))
-            except (EOFError, gzip.BadGzipFile) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 if number == 0:
                     raise NotItch(f"feed={path}: not a readable gzip file: {error}") from None
                 return

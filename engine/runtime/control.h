@@ -1,6 +1,7 @@
 /* What the processes of one instance tell each other beside the rings: words and counters, each written by one process.
  *
- * Counters only grow, are written with plain stores by their one writer, and may be read by anyone at any time.
+ * Counters are signed, as numba would make a float of an unsigned one plus 1. They only grow, are written with plain stores by
+ * their one writer, and may be read by anyone at any time.
  */
 
 #define TP_PHASE_STARTING   0
@@ -58,13 +59,13 @@ struct tp_process {
     int32_t cpu;
     uint32_t idle;
     uint32_t state;
-    uint64_t heartbeat_tsc;
-    uint64_t loops;
-    uint64_t busy_loops;
-    uint64_t kernels_compiled;
+    int64_t heartbeat_tsc;
+    int64_t loops;
+    int64_t busy_loops;
+    int64_t kernels_compiled;
     int64_t reason;
-    uint64_t minor_faults;
-    uint64_t major_faults;
+    int64_t minor_faults;
+    int64_t major_faults;
     uint8_t name[32];
     uint8_t fifo;
     uint8_t locked;
@@ -72,111 +73,111 @@ struct tp_process {
 };
 
 struct tp_feed_stats {
-    uint64_t packets;
-    uint64_t bytes;
-    uint64_t messages;
-    uint64_t heartbeats;
-    uint64_t gaps;
-    uint64_t lost;
-    uint64_t duplicates;
-    uint64_t malformed;
-    uint64_t unknown_types;
-    uint64_t session_changes;
-    uint64_t socket_drops;
-    uint64_t ring_waits;
-    uint64_t instruments;
-    uint64_t quotes;
-    uint64_t levels;
-    uint64_t trades;
-    uint64_t statuses;
-    uint64_t books_stale;
-    uint64_t orders_live;
-    uint64_t unknown_orders;
-    uint64_t duplicate_orders;
-    uint64_t capacity_drops;
-    uint64_t ends_of_session;
-    uint64_t reserved;
+    int64_t packets;
+    int64_t bytes;
+    int64_t messages;
+    int64_t heartbeats;
+    int64_t gaps;
+    int64_t lost;
+    int64_t duplicates;
+    int64_t malformed;
+    int64_t unknown_types;
+    int64_t session_changes;
+    int64_t socket_drops;
+    int64_t ring_waits;
+    int64_t instruments;
+    int64_t quotes;
+    int64_t levels;
+    int64_t trades;
+    int64_t statuses;
+    int64_t books_stale;
+    int64_t orders_live;
+    int64_t unknown_orders;
+    int64_t duplicate_orders;
+    int64_t capacity_drops;
+    int64_t ends_of_session;
+    int64_t reserved;
 };
 
 struct tp_strategy_stats {
-    uint64_t ticks;
-    uint64_t quotes;
-    uint64_t levels;
-    uint64_t trades;
-    uint64_t statuses;
-    uint64_t reports;
-    uint64_t timers;
-    uint64_t withheld;
-    uint64_t orders;
-    uint64_t replaces;
-    uint64_t cancels;
-    uint64_t refused_invalid;
-    uint64_t refused_full;
-    uint64_t refused_phase;
-    uint64_t conflated;
-    uint64_t reserved;
+    int64_t ticks;
+    int64_t quotes;
+    int64_t levels;
+    int64_t trades;
+    int64_t statuses;
+    int64_t reports;
+    int64_t timers;
+    int64_t withheld;
+    int64_t orders;
+    int64_t replaces;
+    int64_t cancels;
+    int64_t refused_invalid;
+    int64_t refused_full;
+    int64_t refused_phase;
+    int64_t conflated;
+    int64_t reserved;
 };
 
 struct tp_gateway_stats {
-    uint64_t orders;
-    uint64_t sent;
-    uint64_t bytes_sent;
-    uint64_t accepted;
-    uint64_t replaced;
-    uint64_t cancelled;
-    uint64_t executed;
-    uint64_t broken;
-    uint64_t rejected_by_risk;
-    uint64_t rejected_by_venue;
-    uint64_t duplicates;
-    uint64_t unknown_reports;
-    uint64_t malformed;
-    uint64_t reports_lost;
-    uint64_t heartbeats_sent;
-    uint64_t heartbeats_received;
-    uint64_t logins;
-    uint64_t sessions_lost;
-    uint64_t partial_sends;
-    uint64_t ring_waits;
-    uint64_t open_orders;
-    uint64_t cancels_on_drain;
-    uint64_t reserved[2];
+    int64_t orders;
+    int64_t sent;
+    int64_t bytes_sent;
+    int64_t accepted;
+    int64_t replaced;
+    int64_t cancelled;
+    int64_t executed;
+    int64_t broken;
+    int64_t rejected_by_risk;
+    int64_t rejected_by_venue;
+    int64_t duplicates;
+    int64_t unknown_reports;
+    int64_t malformed;
+    int64_t reports_lost;
+    int64_t heartbeats_sent;
+    int64_t heartbeats_received;
+    int64_t logins;
+    int64_t sessions_lost;
+    int64_t partial_sends;
+    int64_t ring_waits;
+    int64_t open_orders;
+    int64_t cancels_on_drain;
+    int64_t reserved[2];
 };
 
 struct tp_exchange_stats {
-    uint64_t packets;
-    uint64_t messages;
-    uint64_t flow_events;
-    uint64_t replayed;
-    uint64_t diverged;
-    uint64_t clients;
-    uint64_t orders;
-    uint64_t replaces;
-    uint64_t cancels;
-    uint64_t accepted;
-    uint64_t rejected;
-    uint64_t executions;
-    uint64_t client_executions;
-    uint64_t malformed;
-    uint64_t reports;
-    uint64_t reports_lost;
-    uint64_t send_failures;
-    uint64_t capacity_drops;
-    uint64_t throttled;
-    uint64_t open_orders;
-    uint64_t logins;
-    uint64_t reserved[3];
+    int64_t packets;
+    int64_t messages;
+    int64_t flow_events;
+    int64_t replayed;
+    int64_t diverged;
+    int64_t clients;
+    int64_t orders;
+    int64_t replaces;
+    int64_t cancels;
+    int64_t accepted;
+    int64_t rejected;
+    int64_t executions;
+    int64_t client_executions;
+    int64_t malformed;
+    int64_t reports;
+    int64_t reports_lost;
+    int64_t send_failures;
+    int64_t capacity_drops;
+    int64_t throttled;
+    int64_t open_orders;
+    int64_t logins;
+    int64_t reserved[3];
 };
 
 /* A board line per instrument: version is the seqlock's word. cash is what sales brought less what purchases cost, in
  * price units times quantity; P&L is cash + position x mark. */
 struct tp_position {
-    uint64_t version;
+    int64_t version;
     int64_t position;
     int64_t bought;
     int64_t sold;
     int64_t cash;
     int64_t open_buy;
     int64_t open_sell;
-    uint64_t fills;
+    int64_t fills;
 };

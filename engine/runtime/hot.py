@@ -27,7 +27,7 @@ def rest(idle):
 
 @njit(cache=True)
 def beat(process, tsc, work):
-    """Stamp the heartbeat, and count the turn."""
+    """Stamp the heartbeat of a process's record, and count the turn."""
     line = process[0]
     line.heartbeat_tsc = tsc
     line.loops += 1
