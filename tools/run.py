@@ -54,9 +54,8 @@ def config_for(
         chosen = symbols or busiest(feed, SYMBOLS_PICKED)
         overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve()), "strategy.symbols": chosen, "seconds": 0.0}
         if not symbols:
-            notes.append(
-                f"trading {', '.join(chosen) or 'nothing'}: the symbols with most orders at the start of {feed.name}; --symbols chooses others"
-            )
+            named = ", ".join(chosen) or "nothing"
+            notes.append(f"trading {named}: most orders at the start of {feed.name}; --symbols chooses others")
     elif symbols:
         overrides["strategy.symbols"] = symbols
     if speed is not None:
