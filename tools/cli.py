@@ -51,18 +51,16 @@ def run(config: Path | None, feed: Path | None, seconds: float | None, speed: fl
 
     CONFIG is a TOML file; without one the shipped run is used (see `tickpath config`).
     """
-    from rich.console import Console
-
     from engine.runtime.config import DEFAULT_PATH
     from tools import run as runner
     from tools import show
 
-    console = Console(stderr=json_path == "-")
+    console = show.console_for(stderr=json_path == "-")
     chosen, notes = runner.config_for(
         config or DEFAULT_PATH, feed=feed, seconds=seconds, speed=speed, symbols=[symbol for symbol in symbols.split(",") if symbol]
     )
     result, code = runner.run(chosen, console, notes)
-    console.print(show.report(result))
+    console.print(show.report(result, console.width))
     if json_path is not None:
         runner.write_json(result, json_path)
     sys.exit(code)
@@ -73,14 +71,13 @@ def run(config: Path | None, feed: Path | None, seconds: float | None, speed: fl
 @explained
 def warm(config: Path | None) -> None:
     """Compile every kernel of a run ahead, so that the next start compiles none."""
-    from rich.console import Console
-
     import engine
     from engine.runtime.config import DEFAULT_PATH
     from tools import run as runner
+    from tools import show
 
     chosen, notes = runner.config_for(config or DEFAULT_PATH, feed=None, seconds=None, speed=None, symbols=[])
-    result, code = runner.run(chosen, Console(), notes, trade=False)
+    result, code = runner.run(chosen, show.console_for(), notes, trade=False)
     for failure in result["failures"]:
         click.echo(f"tickpath: {failure}", err=True)
     click.echo(f"{result['kernels_compiled']} kernels compiled; all are in {engine.cache_folder()}")

@@ -1,5 +1,6 @@
 """What a person sees of a run: the live line, and the report."""
 
+import os
 from typing import Any
 
 from rich.console import Console, Group
@@ -29,17 +30,29 @@ def live_line(instance: Instance, names: list[str], traded_s: float, seconds: fl
     )
 
 
+# Where the output is not a terminal there is no width to ask for, and a log should not wrap.
+LOG_WIDTH = 150
+# Below this the hops are told by name only.
+WIDE_ENOUGH = 130
+
+
+def console_for(*, stderr: bool = False) -> Console:
+    """A console on standard output, or on standard error where that carries the JSON."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=LOG_WIDTH)
+
+
 def live(console: Console) -> Live:
     """A line that is redrawn on a terminal and absent elsewhere; redrawn only when asked, so that no thread is needed."""
     return Live(console=console, auto_refresh=False, transient=True)
 
 
-def report(result: dict[str, Any]) -> Group:
-    """The whole report for a terminal."""
+def report(result: dict[str, Any], width: int) -> Group:
+    """The whole report for a terminal of `width` columns."""
     parts: list[Any] = [Text(_headline(result), style="bold"), Text(one_line(result["machine"]), style="dim")]
     parts += [Text(f"note: {note}", style="yellow") for note in result["notes"]]
     parts += [Text(f"FAILED: {failure}", style="bold red") for failure in result["failures"]]
-    parts += ["", _counts(result), "", _hops(result["hops"]), "", _processes(result["processes"])]
+    parts += ["", _counts(result), "", _hops(result["hops"], wide=width >= WIDE_ENOUGH), "", _processes(result["processes"])]
     if result["positions"]:
         parts += ["", _positions(result)]
     return Group(*parts)
@@ -69,11 +82,12 @@ def _counts(result: dict[str, Any]) -> Table:
     return table
 
 
-def _hops(hops: list[dict[str, Any]]) -> Table:
-    table = _table("hop", "what", "count", "p50 ns", "p99 ns", "p99.9 ns", "max ns")
+def _hops(hops: list[dict[str, Any]], *, wide: bool) -> Table:
+    explained = ("what",) if wide else ()
+    table = _table("hop", *explained, "count", "p50 ns", "p99 ns", "p99.9 ns", "max ns")
     for hop in hops:
-        figures = (hop["p50_ns"], hop["p99_ns"], hop["p999_ns"], hop["max_ns"]) if hop["count"] else ("-",) * 4
-        table.add_row(hop["name"], hop["what"], f"{hop['count']:,}", *(f"{value:,}" if hop["count"] else value for value in figures))
+        figures = (f"{hop[key]:,}" if hop["count"] else "-" for key in ("p50_ns", "p99_ns", "p999_ns", "max_ns"))
+        table.add_row(hop["name"], *([hop["what"]] if wide else []), f"{hop['count']:,}", *figures)
     return table
 
 

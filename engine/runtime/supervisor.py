@@ -151,7 +151,7 @@ class Supervisor:
         else:
             return
         if not self._dead():
-            self.outcome.failures.append(f"not everything was settled within {DRAIN_PATIENCE_S:.0f} s: orders may be open at the venue")
+            self._fail(f"not everything was settled within {DRAIN_PATIENCE_S:.0f} s: orders may be open at the venue")
 
     def _drained(self) -> bool:
         record = self.instance.control.records
@@ -226,7 +226,7 @@ class Supervisor:
 
     def _fail(self, sentence: str) -> None:
         self.outcome.code = process.EXIT_FAILED
-        self.outcome.why = self.outcome.why or "a failure"
+        self.outcome.why = self.outcome.why or "stopped by a failure"
         self.outcome.failures.append(sentence)
 
     def stop(self) -> None:
