@@ -1,5 +1,7 @@
 """Tables and boards: shared records by index. A table holds counters of one writer; a board's lines are seqlocked."""
 
+from typing import Self
+
 import numpy as np
 
 from shm import segment
@@ -18,13 +20,13 @@ class Table:
         self.records = shared.view(dtype)
 
     @classmethod
-    def create(cls, name: str, dtype: np.dtype, capacity: int = 1, *, build_hash: int = 0) -> "Table":
+    def create(cls, name: str, dtype: np.dtype, capacity: int = 1, *, build_hash: int = 0) -> Self:
         if dtype.itemsize % LINE_BYTES:
             raise ValueError(f"record of bytes={dtype.itemsize}: expected a multiple of {LINE_BYTES}")
         return cls(segment.create(Geometry(name, cls.kind, capacity, dtype.itemsize, schema_of(record=dtype), build_hash)), dtype)
 
     @classmethod
-    def attach(cls, name: str, dtype: np.dtype, *, build_hash: int = 0, writable: bool = True) -> "Table":
+    def attach(cls, name: str, dtype: np.dtype, *, build_hash: int = 0, writable: bool = True) -> Self:
         return cls(segment.attach(name, cls.kind, schema_of(record=dtype), build_hash=build_hash, writable=writable), dtype)
 
     def detach(self) -> None:

@@ -173,7 +173,7 @@ def _process_problems(config: Config) -> Iterator[str]:
     names = [process.name for process in config.process]
     if len(set(names)) != len(names):
         yield f"process names={names}: expected different ones"
-    placed = [stage for process in config.process for stage in process.stages]
+    placed: list[str] = [stage for process in config.process for stage in process.stages]
     for stage in STAGE_NAMES:
         wanted = 1 if stage != "exchange" or config.exchange is not None else 0
         if placed.count(stage) != wanted:

@@ -28,7 +28,7 @@ def counters(instance: Instance) -> dict[str, dict[str, int]]:
         "gateway": instance.gateway_stats,
         "exchange": instance.exchange_stats,
     }
-    return {stage: {name: int(table.records[0][name]) for name in table.records.dtype.names} for stage, table in tables.items()}
+    return {stage: {name: int(table.records[0][name]) for name in table.records.dtype.names or ()} for stage, table in tables.items()}
 
 
 def losses(counted: dict[str, dict[str, int]], unread: dict[str, int]) -> dict[str, int]:
