@@ -1,9 +1,9 @@
 """NASDAQ OUCH 5.0, the messages of continuous trading: one table, from which all offsets follow.
 
 Prices are u64 with four decimals, times nanoseconds since midnight. UserRefNum grows strictly within a session. The quantity
-of a replace is the whole intended size, what has been executed along the chain of replacements included; the quantity of a
-cancel is the intended open quantity after it, 0 to cancel all. Each message may end in an appendage of options; tickpath
-sends none and skips what it receives.
+of a replace is the whole intended size, what has been executed along the chain of replacements included: to replace 500 of which
+100 traded by 500 leaves 400 open (section 2.2). That of a cancel limits likewise what may execute in all, and 0 cancels what is
+open (section 2.3). Each message may end in an appendage of options; tickpath sends none and skips what it receives.
 """
 
 from engine.wire.table import Message, by_code, number, text
@@ -41,13 +41,32 @@ EXECUTED = Message(
     number("timestamp", 8), number("user_ref", 4), number("quantity", 4), number("px", 8), text("liquidity", 1), number("match", 8),
     number("appendage_length", 2),
 )  # fmt: skip
-BROKEN = Message("broken trade", "B", number("timestamp", 8), number("user_ref", 4), number("match", 8), text("reason", 1), text("client_id", 14))
+BROKEN = Message(
+    "broken trade", "B", number("timestamp", 8), number("user_ref", 4), number("match", 8), text("reason", 1), text("client_id", 14)
+)
 REJECTED = Message("rejected", "J", number("timestamp", 8), number("user_ref", 4), number("reason", 2), text("client_id", 14))
+AIQ_CANCELED = Message(
+    "AIQ canceled", "D",
+    number("timestamp", 8), number("user_ref", 4), number("quantity", 4), text("reason", 1), number("quantity_prevented", 4),
+    number("px", 8), text("liquidity", 1),
+)  # fmt: skip
+CANCEL_PENDING_NOTICE = Message("cancel pending", "P", number("timestamp", 8), number("user_ref", 4))
+CANCEL_REJECTED = Message("cancel reject", "I", number("timestamp", 8), number("user_ref", 4))
+PRIORITY_UPDATE = Message(
+    "order priority update", "T", number("timestamp", 8), number("user_ref", 4), number("px", 8), text("display", 1), number("order_ref", 8)
+)
+RESTATED = Message("order restated", "R", number("timestamp", 8), number("user_ref", 4), text("reason", 1), number("appendage_length", 2))
 
 INBOUND = (ENTER_ORDER, REPLACE_ORDER, CANCEL_ORDER)
-OUTBOUND = (SYSTEM_EVENT, ACCEPTED, REPLACED, CANCELED, EXECUTED, BROKEN, REJECTED)
+OUTBOUND = (
+    SYSTEM_EVENT, ACCEPTED, REPLACED, CANCELED, EXECUTED, BROKEN, REJECTED, AIQ_CANCELED, CANCEL_PENDING_NOTICE, CANCEL_REJECTED,
+    PRIORITY_UPDATE, RESTATED,
+)  # fmt: skip
 INBOUND_BY_CODE = by_code(INBOUND)
 OUTBOUND_BY_CODE = by_code(OUTBOUND)
+
+# An order's quantity is below a million (section 2.1).
+QUANTITY_MAX = 999_999
 
 TIF_DAY = ord("0")
 TIF_IOC = ord("3")

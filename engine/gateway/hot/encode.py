@@ -1,0 +1,80 @@
+"""Orders as OUCH in SoupBinTCP packets: templates filled by engine/gateway/stage.py, of which an order writes only what is its own.
+
+    wire   0 enter order   64 replace order   128 cancel order   160 client heartbeat   192 login request
+
+Nothing touches a template while part of it is still to be sent (PENDING_BYTES), so what is kept for later needs no copy.
+"""
+
+from numba import njit
+
+from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER, TIF_DAY, TIF_IOC
+from engine.gateway.soupbintcp import LOGIN_REQUEST, PAYLOAD_AT, TYPE_AT
+from engine.layout import TIF_IOC as OURS_IOC
+from engine.wire.hot.bytes import put_raw64, put_u32, put_u64
+
+ENTER_AT = 0
+REPLACE_AT = 64
+CANCEL_AT = 128
+HEARTBEAT_AT = 160
+LOGIN_AT = 192
+WIRE_BYTES = 256
+
+ENTER_BYTES = PAYLOAD_AT + ENTER_ORDER.length
+REPLACE_BYTES = PAYLOAD_AT + REPLACE_ORDER.length
+CANCEL_BYTES = PAYLOAD_AT + CANCEL_ORDER.length
+HEARTBEAT_BYTES = PAYLOAD_AT
+LOGIN_BYTES = TYPE_AT + LOGIN_REQUEST.length
+
+_ENTER = ENTER_AT + PAYLOAD_AT
+ENTER_REF = _ENTER + ENTER_ORDER["user_ref"]
+ENTER_SIDE = _ENTER + ENTER_ORDER["side"]
+ENTER_QTY = _ENTER + ENTER_ORDER["quantity"]
+ENTER_SYMBOL = _ENTER + ENTER_ORDER["symbol"]
+ENTER_PX = _ENTER + ENTER_ORDER["px"]
+ENTER_TIF = _ENTER + ENTER_ORDER["tif"]
+
+_REPLACE = REPLACE_AT + PAYLOAD_AT
+REPLACE_ORIG = _REPLACE + REPLACE_ORDER["orig_user_ref"]
+REPLACE_REF = _REPLACE + REPLACE_ORDER["user_ref"]
+REPLACE_QTY = _REPLACE + REPLACE_ORDER["quantity"]
+REPLACE_PX = _REPLACE + REPLACE_ORDER["px"]
+REPLACE_TIF = _REPLACE + REPLACE_ORDER["tif"]
+
+_CANCEL = CANCEL_AT + PAYLOAD_AT
+CANCEL_REF = _CANCEL + CANCEL_ORDER["user_ref"]
+CANCEL_QTY = _CANCEL + CANCEL_ORDER["quantity"]
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def venue_tif(tif):
+    if tif == OURS_IOC:
+        return TIF_IOC
+    return TIF_DAY
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def encode_enter(wire, order_id, side, qty, symbol, px, tif):
+    """A new order into its template, wire[ENTER_AT:][:ENTER_BYTES]."""
+    put_u32(wire, ENTER_REF, order_id)
+    wire[ENTER_SIDE] = side
+    put_u32(wire, ENTER_QTY, qty)
+    put_raw64(wire, ENTER_SYMBOL, symbol)
+    put_u64(wire, ENTER_PX, px)
+    wire[ENTER_TIF] = venue_tif(tif)
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def encode_replace(wire, target_id, order_id, total_qty, px, tif):
+    """A replace into wire[REPLACE_AT:][:REPLACE_BYTES]. total_qty counts what the chain has executed already."""
+    put_u32(wire, REPLACE_ORIG, target_id)
+    put_u32(wire, REPLACE_REF, order_id)
+    put_u32(wire, REPLACE_QTY, total_qty)
+    put_u64(wire, REPLACE_PX, px)
+    wire[REPLACE_TIF] = venue_tif(tif)
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def encode_cancel(wire, order_id, total_qty):
+    """A cancel into wire[CANCEL_AT:][:CANCEL_BYTES]. total_qty limits what may execute in all; 0 cancels what is open."""
+    put_u32(wire, CANCEL_REF, order_id)
+    put_u32(wire, CANCEL_QTY, total_qty)

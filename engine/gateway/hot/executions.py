@@ -1,0 +1,77 @@
+"""Unique executions, and the positions that follow from them.
+
+A venue that replays its session tells every execution again: each counts once, by its match number and order. The set is an
+open-addressed table with linear search; what it knows of an execution is enough to take it back when the venue breaks the trade.
+"""
+
+import numpy as np
+from numba import njit
+
+from engine.gateway.hot.state import BROKEN, COUNTED
+from engine.layout import BUY
+from shm.hot import board_close, board_open
+
+NO_ROOM = -1
+
+
+@njit(cache=True, _nrt=False)
+def find_execution(executions, match, order_id):
+    """The place of an execution, or the free place where it belongs (state 0), or NO_ROOM where the table is full without it."""
+    mask = executions.shape[0] - 1
+    # Match numbers grow by one: neighbours stay neighbours, and the folded upper bits spread any stride that is not one.
+    index = (match ^ (match >> 15) ^ (match >> 30)) & mask
+    for _ in range(executions.shape[0]):
+        entry = executions[index]
+        if entry.state == 0 or (entry.match == match and entry.order_id == order_id):
+            return index
+        index = (index + 1) & mask
+    return NO_ROOM
+
+
+@njit(cache=True, _nrt=False)
+def remember(entry, match, order_id, px, qty, instrument, side):
+    entry.match = match
+    entry.px = px
+    entry.order_id = order_id
+    entry.qty = qty
+    entry.instrument = instrument
+    entry.side = side
+    entry.state = COUNTED
+
+
+@njit(cache=True, _nrt=False)
+def book_execution(positions, instrument, side, qty, px, change_open_qty):
+    """Count an execution in its instrument's line, and what it leaves open on its side."""
+    version = board_open(positions, instrument)
+    line = positions[instrument]
+    if side == BUY:
+        line.position += qty
+        line.bought += qty
+        line.cash -= qty * px
+        line.open_buy += change_open_qty
+    else:
+        line.position -= qty
+        line.sold += qty
+        line.cash += qty * px
+        line.open_sell += change_open_qty
+    line.fills += 1
+    board_close(positions, instrument, version)
+
+
+@njit(cache=True, _nrt=False)
+def unbook_execution(positions, entry):
+    """Take a broken trade out of its instrument's line. What it left open stays gone: a broken trade does not bring an order back."""
+    qty, px, instrument = np.int64(entry.qty), entry.px, entry.instrument
+    version = board_open(positions, instrument)
+    line = positions[instrument]
+    if entry.side == BUY:
+        line.position -= qty
+        line.bought -= qty
+        line.cash += qty * px
+    else:
+        line.position += qty
+        line.sold -= qty
+        line.cash -= qty * px
+    line.fills -= 1
+    board_close(positions, instrument, version)
+    entry.state = BROKEN

@@ -1,0 +1,354 @@
+"""What the venue says of our orders: OUCH messages applied to the order table and the positions, and told on the reports ring.
+
+Each function takes a message at inbound[at:] that is at least as long as its table says. The caller has made sure of room for the
+two reports that one message can cause at most. Reports come in the venue's own order, so when an order is done nothing after that can
+replace it: its replacements are presumed dead and their rejection is told at once (session[OWED]), whether the venue spells it out or not.
+"""
+
+import numpy as np
+from numba import njit
+
+from engine.gateway.hot.executions import NO_ROOM, book_execution, find_execution, remember, unbook_execution
+from engine.gateway.hot.orders import NOT_FOUND, chain_open, change_open, find_order, finish, head_of, settle, trade_chain
+from engine.gateway.hot.reports import publish, refuse_by_venue
+from engine.gateway.hot.state import (
+    ACKNOWLEDGED,
+    CANCEL_PENDING,
+    CANCEL_SENT,
+    COUNTED,
+    DONE,
+    EXECUTIONS,
+    MIDNIGHT_NS,
+    OWED,
+    PRESUMED_DEAD,
+    RECEIVED_TSC,
+    REPORTED,
+)
+from engine.gateway.ouch import (
+    ACCEPTED,
+    AIQ_CANCELED,
+    BROKEN,
+    CANCEL_PENDING_NOTICE,
+    CANCEL_REJECTED,
+    CANCELED,
+    EXECUTED,
+    PRIORITY_UPDATE,
+    REJECTED,
+    REPLACED,
+    RESTATED,
+    STATE_DEAD,
+    SYSTEM_EVENT,
+)
+from engine.layout import MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED
+from engine.messages.hot.stamp import now_tsc, wall_ns
+from engine.risk.hot import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
+from engine.wire.hot.bytes import get_u16, get_u32, get_u64
+from shm.hot import record
+
+# What applying a message comes to.
+APPLIED = 0
+TOO_SHORT = 1
+SET_FULL = 2
+
+HOP_EXCHANGE_TO_REPORT = 6
+
+TIMESTAMP = ACCEPTED["timestamp"]
+
+ACCEPTED_CODE, ACCEPTED_BYTES = ACCEPTED.code, ACCEPTED.length
+ACCEPTED_REF, ACCEPTED_QTY, ACCEPTED_PX, ACCEPTED_STATE = ACCEPTED["user_ref"], ACCEPTED["quantity"], ACCEPTED["px"], ACCEPTED["state"]
+
+REPLACED_CODE, REPLACED_BYTES = REPLACED.code, REPLACED.length
+REPLACED_ORIG, REPLACED_REF = REPLACED["orig_user_ref"], REPLACED["user_ref"]
+REPLACED_QTY, REPLACED_PX, REPLACED_STATE = REPLACED["quantity"], REPLACED["px"], REPLACED["state"]
+
+CANCELED_CODE, CANCELED_BYTES = CANCELED.code, CANCELED.length
+CANCELED_REF, CANCELED_QTY, CANCELED_REASON = CANCELED["user_ref"], CANCELED["quantity"], CANCELED["reason"]
+AIQ_CODE, AIQ_BYTES = AIQ_CANCELED.code, AIQ_CANCELED.length
+
+EXECUTED_CODE, EXECUTED_BYTES = EXECUTED.code, EXECUTED.length
+EXECUTED_REF, EXECUTED_QTY, EXECUTED_PX = EXECUTED["user_ref"], EXECUTED["quantity"], EXECUTED["px"]
+EXECUTED_LIQUIDITY, EXECUTED_MATCH = EXECUTED["liquidity"], EXECUTED["match"]
+
+BROKEN_CODE, BROKEN_BYTES = BROKEN.code, BROKEN.length
+BROKEN_REF, BROKEN_MATCH, BROKEN_REASON = BROKEN["user_ref"], BROKEN["match"], BROKEN["reason"]
+
+REJECTED_CODE, REJECTED_BYTES = REJECTED.code, REJECTED.length
+REJECTED_REF, REJECTED_REASON = REJECTED["user_ref"], REJECTED["reason"]
+
+CANCEL_REJECTED_CODE, CANCEL_REJECTED_BYTES = CANCEL_REJECTED.code, CANCEL_REJECTED.length
+CANCEL_REJECTED_REF = CANCEL_REJECTED["user_ref"]
+
+# Messages that change neither what is open nor what was traded.
+SYSTEM_EVENT_CODE = SYSTEM_EVENT.code
+CANCEL_PENDING_CODE = CANCEL_PENDING_NOTICE.code
+PRIORITY_UPDATE_CODE = PRIORITY_UPDATE.code
+RESTATED_CODE = RESTATED.code
+
+
+@njit(cache=True, _nrt=False)
+def apply(gateway, clock, at, length):
+    """Apply the OUCH message of `length` bytes at inbound[at:]. APPLIED, TOO_SHORT for its type, or SET_FULL."""
+    code = gateway.inbound[at]
+    if code == EXECUTED_CODE:
+        return on_executed(gateway, clock, at) if length >= EXECUTED_BYTES else TOO_SHORT
+    if code == ACCEPTED_CODE:
+        return on_accepted(gateway, clock, at) if length >= ACCEPTED_BYTES else TOO_SHORT
+    if code == REPLACED_CODE:
+        return on_replaced(gateway, clock, at) if length >= REPLACED_BYTES else TOO_SHORT
+    if code == CANCELED_CODE:
+        return on_canceled(gateway, clock, at) if length >= CANCELED_BYTES else TOO_SHORT
+    if code == AIQ_CODE:
+        # It begins as a cancel does: order, quantity taken off, reason.
+        return on_canceled(gateway, clock, at) if length >= AIQ_BYTES else TOO_SHORT
+    if code == REJECTED_CODE:
+        return on_rejected(gateway, clock, at) if length >= REJECTED_BYTES else TOO_SHORT
+    if code == BROKEN_CODE:
+        return on_broken(gateway, clock, at) if length >= BROKEN_BYTES else TOO_SHORT
+    if code == CANCEL_REJECTED_CODE:
+        return on_cancel_rejected(gateway, at) if length >= CANCEL_REJECTED_BYTES else TOO_SHORT
+    if code != SYSTEM_EVENT_CODE and code != CANCEL_PENDING_CODE and code != PRIORITY_UPDATE_CODE and code != RESTATED_CODE:
+        gateway.stats[0].unknown_reports += 1
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def venue_ns(session, inbound, at):
+    """When the venue says it was, in nanoseconds since the epoch."""
+    return session[MIDNIGHT_NS] + get_u64(inbound, at + TIMESTAMP)
+
+
+@njit(cache=True, _nrt=False)
+def time_first_report(gateway, entry):
+    if entry.flags & REPORTED == 0:
+        entry.flags |= REPORTED
+        record(gateway.hops[HOP_EXCHANGE_TO_REPORT], gateway.session[RECEIVED_TSC] - entry.sent_tsc)
+
+
+@njit(cache=True, _nrt=False)
+def tell(gateway, clock, at, entry, kind, px, qty, reason, liquidity, ref_id):
+    """Publish what the message at inbound[at:] says of an order."""
+    session = gateway.session
+    ts_ns = venue_ns(session, gateway.inbound, at)
+    publish(
+        gateway.reports, now_tsc(clock), session[RECEIVED_TSC], ts_ns, kind, 0, entry.instrument, entry.side, px, qty, entry.order_id,
+        reason, liquidity, ref_id,
+    )  # fmt: skip
+
+
+@njit(cache=True, _nrt=False)
+def settle_chain(gateway, head, index):
+    """After a message about the order at place `index` of the chain that begins at `head`: what the chain counts for now."""
+    table = gateway.table
+    entry = table[index]
+    if entry.open > 0:
+        settle(entry)
+        return chain_open(table, head)
+    if index != head:
+        target = table[entry.replaces & (table.shape[0] - 1)]
+        target.replaced_by = 0
+        settle(target)
+        entry.replaces = 0
+    gateway.session[OWED] = finish(table, index, gateway.stats)
+    return chain_open(table, head)
+
+
+@njit(cache=True, _nrt=False)
+def on_accepted(gateway, clock, at):
+    inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
+    index = find_order(table, get_u32(inbound, at + ACCEPTED_REF))
+    if index == NOT_FOUND:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = table[index]
+    if entry.flags & ACKNOWLEDGED != 0 or entry.state == DONE:
+        stats[0].duplicates += 1
+        return APPLIED
+    head = head_of(table, index)
+    before = chain_open(table, head)
+    entry.flags |= ACKNOWLEDGED
+    entry.px = get_u64(inbound, at + ACCEPTED_PX)
+    entry.open = min(entry.open, get_u32(inbound, at + ACCEPTED_QTY))
+    time_first_report(gateway, entry)
+    stats[0].accepted += 1
+    tell(gateway, clock, at, entry, MSG_ACCEPTED, entry.px, entry.open, 0, 0, 0)
+    if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
+        tell_dead_on_arrival(gateway, clock, at, entry)
+    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def tell_dead_on_arrival(gateway, clock, at, entry):
+    gateway.stats[0].cancelled += 1
+    tell(gateway, clock, at, entry, MSG_CANCELLED, entry.px, entry.open, REASON_DEAD_ON_ARRIVAL, 0, 0)
+    entry.open = 0
+
+
+@njit(cache=True, _nrt=False)
+def on_executed(gateway, clock, at):
+    inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
+    order_id = get_u32(inbound, at + EXECUTED_REF)
+    match = get_u64(inbound, at + EXECUTED_MATCH)
+    place = find_execution(gateway.executions, match, order_id)
+    if place == NO_ROOM:
+        return SET_FULL
+    if gateway.executions[place].state != 0:
+        stats[0].duplicates += 1
+        return APPLIED
+    index = find_order(table, order_id)
+    if index == NOT_FOUND:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = table[index]
+    qty = get_u32(inbound, at + EXECUTED_QTY)
+    px = get_u64(inbound, at + EXECUTED_PX)
+    remember(gateway.executions[place], match, order_id, px, qty, entry.instrument, entry.side)
+    gateway.session[EXECUTIONS] += 1
+    change = 0
+    if entry.state != DONE:
+        head = head_of(table, index)
+        before = chain_open(table, head)
+        trade_chain(table, index, qty)
+        change = settle_chain(gateway, head, index) - before
+    book_execution(gateway.positions, entry.instrument, entry.side, qty, px, change)
+    time_first_report(gateway, entry)
+    stats[0].executed += 1
+    tell(gateway, clock, at, entry, MSG_EXECUTED, px, qty, 0, inbound[at + EXECUTED_LIQUIDITY], match)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def on_canceled(gateway, clock, at):
+    inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
+    index = find_order(table, get_u32(inbound, at + CANCELED_REF))
+    if index == NOT_FOUND:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = table[index]
+    if entry.state == DONE:
+        stats[0].duplicates += 1
+        return APPLIED
+    head = head_of(table, index)
+    before = chain_open(table, head)
+    qty = get_u32(inbound, at + CANCELED_QTY)
+    entry.open = max(entry.open - qty, 0)
+    entry.flags &= ~CANCEL_PENDING & 0xFF
+    time_first_report(gateway, entry)
+    stats[0].cancelled += 1
+    tell(gateway, clock, at, entry, MSG_CANCELLED, entry.px, qty, VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON]), 0, 0)
+    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def on_replaced(gateway, clock, at):
+    inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
+    target_id = get_u32(inbound, at + REPLACED_ORIG)
+    index = find_order(table, get_u32(inbound, at + REPLACED_REF))
+    if index == NOT_FOUND:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = table[index]
+    if entry.flags & ACKNOWLEDGED != 0:
+        stats[0].duplicates += 1
+        return APPLIED
+    qty = get_u32(inbound, at + REPLACED_QTY)
+    before = 0
+    if entry.flags & PRESUMED_DEAD != 0:
+        # Presumed wrongly: what the venue says lives does, and counts.
+        entry.flags &= ~PRESUMED_DEAD & 0xFF
+        entry.open = qty
+        stats[0].open_orders += 1
+    else:
+        target = find_order(table, target_id)
+        if target == NOT_FOUND or entry.replaces != target_id or table[target].replaces != 0:
+            stats[0].unknown_reports += 1
+            return APPLIED
+        before = chain_open(table, target)
+        table[target].replaced_by = 0
+        finish(table, target, stats)
+        entry.replaces = 0
+        # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
+        entry.open = min(entry.open, qty)
+    entry.flags |= ACKNOWLEDGED
+    entry.px = get_u64(inbound, at + REPLACED_PX)
+    time_first_report(gateway, entry)
+    stats[0].replaced += 1
+    tell(gateway, clock, at, entry, MSG_REPLACED, entry.px, entry.open, 0, 0, target_id)
+    if inbound[at + REPLACED_STATE] == STATE_DEAD:
+        tell_dead_on_arrival(gateway, clock, at, entry)
+    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, index, index) - before)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def on_rejected(gateway, clock, at):
+    inbound, table, stats, session = gateway.inbound, gateway.table, gateway.stats, gateway.session
+    index = find_order(table, get_u32(inbound, at + REJECTED_REF))
+    if index == NOT_FOUND:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = table[index]
+    if entry.flags & PRESUMED_DEAD != 0:
+        # Its rejection was told when its order was done.
+        entry.flags &= ~PRESUMED_DEAD & 0xFF
+        return APPLIED
+    if entry.state == DONE or entry.flags & ACKNOWLEDGED != 0:
+        stats[0].duplicates += 1
+        return APPLIED
+    time_first_report(gateway, entry)
+    head = head_of(table, index)
+    before = chain_open(table, head)
+    entry.open = 0
+    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    reason = VENUE_REASONS + get_u16(inbound, at + REJECTED_REASON)
+    refuse_by_venue(gateway.reports, stats, clock, session[RECEIVED_TSC], venue_ns(session, inbound, at), entry, reason)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def on_cancel_rejected(gateway, at):
+    """The venue cannot cancel now: the order lives on."""
+    index = find_order(gateway.table, get_u32(gateway.inbound, at + CANCEL_REJECTED_REF))
+    if index == NOT_FOUND or gateway.table[index].state == DONE:
+        gateway.stats[0].unknown_reports += 1
+        return APPLIED
+    entry = gateway.table[index]
+    entry.flags &= ~(CANCEL_PENDING | CANCEL_SENT) & 0xFF
+    settle(entry)
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def on_broken(gateway, clock, at):
+    inbound, stats, session = gateway.inbound, gateway.stats, gateway.session
+    order_id = get_u32(inbound, at + BROKEN_REF)
+    match = get_u64(inbound, at + BROKEN_MATCH)
+    place = find_execution(gateway.executions, match, order_id)
+    if place == NO_ROOM or gateway.executions[place].state == 0:
+        stats[0].unknown_reports += 1
+        return APPLIED
+    entry = gateway.executions[place]
+    if entry.state != COUNTED:
+        stats[0].duplicates += 1
+        return APPLIED
+    unbook_execution(gateway.positions, entry)
+    stats[0].broken += 1
+    reason = VENUE_REASONS + np.int64(inbound[at + BROKEN_REASON])
+    publish(
+        gateway.reports, now_tsc(clock), session[RECEIVED_TSC], venue_ns(session, inbound, at), MSG_BROKEN, 0, entry.instrument, entry.side,
+        entry.px, np.int64(entry.qty), order_id, reason, 0, match,
+    )  # fmt: skip
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False)
+def tell_owed(gateway, clock):
+    """The next rejection that a dead replacement is owed."""
+    session, table = gateway.session, gateway.table
+    entry = table[session[OWED] & (table.shape[0] - 1)]
+    session[OWED] = entry.replaced_by
+    entry.replaced_by = 0
+    entry.replaces = 0
+    tsc = session[RECEIVED_TSC]
+    refuse_by_venue(gateway.reports, gateway.stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_REPLACED_ORDER_DONE)
