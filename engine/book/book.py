@@ -10,10 +10,13 @@ from engine.book.hot import (
     LEVELS_USED,
     NONE,
     ORDERS_LIVE,
-    PAGE_ORDERS,
+    ORDERS_USED,
+    PAGE_REFS,
+    PAGE_SHIFT,
     PAGES_LIVE,
     PAGES_USED,
     Book,
+    find_entry,
 )
 from engine.layout import BUY, INSTRUMENTS_MAX, SELL
 
@@ -37,48 +40,46 @@ LEVEL_RECORD = np.dtype(
         ("px", "i8"), ("qty", "i8"), ("orders", "u4"), ("head", "u4"), ("tail", "u4"), ("instrument", "u2"), ("side", "u1"), ("pad", "u1"),
     ]
 )  # fmt: skip
-#   0          8          12     16     an entry of the page table, and a page: live orders in it, the next free page
-TABLE_RECORD = np.dtype([("page", "i8"), ("id", "u4"), ("pad", "u4")])
-PAGE_RECORD = np.dtype([("page", "i8"), ("live", "u4"), ("next", "u4")])
+#   0      8    12     16     an entry of the page table: its page number, the page's id (0: none), live orders in it
+TABLE_RECORD = np.dtype([("page", "i8"), ("id", "u4"), ("live", "u4")])
 #   0       4       8       12    16    one side of an instrument: its chunk of the arena has 2^shift entries (shift 0: none yet)
 SIDE_RECORD = np.dtype([("start", "u4"), ("count", "u4"), ("shift", "u4"), ("pad", "u4")])
 
-# Live orders lie scattered over their pages once their neighbours are gone: room is made for pages that are this part full.
-PAGE_SHARE_USED = 4
-# The page table has at least this many entries for each page, so that a search ends at once.
-TABLE_ENTRIES_PER_PAGE = 4
+# The page table has at least this many entries for each order there can be, so that a search ends soon.
+TABLE_ENTRIES_PER_ORDER = 2
 # A side's vector may be half empty, and chunks that it grew out of wait for others to need them.
 ARENA_ENTRIES_PER_LEVEL = 4
 
 
 def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRUMENTS_MAX) -> Book:
-    """An empty book for instruments 0 to `instruments_max` - 1. The system backs its memory as it is touched.
+    """An empty book for instruments 0 to `instruments_max` - 1, with room for `orders_max` live orders on `levels_max` prices.
 
-    There is room for `orders_max` live orders if on average at least a quarter of the 64 refs of a page are live, as with refs that a
-    venue counts up; refs thrown at random find less. ValueError for a capacity below 1 or above what 32-bit handles can name.
+    The system backs its memory as it is touched: at most 140 to 172 bytes an order, where every order has refs to itself.
+    ValueError for a capacity below 1 or above what 32-bit handles can name.
     """
     for name, value, most in (
-        ("orders_max", orders_max, (NONE - PAGE_ORDERS) // PAGE_SHARE_USED),
+        ("orders_max", orders_max, (1 << 32 - PAGE_SHIFT) - 2),
         ("levels_max", levels_max, 1 << 28),
         ("instruments_max", instruments_max, INSTRUMENTS_MAX),
     ):
         if not 0 < value <= most:
             raise ValueError(f"{name}={value}: expected 1 to {most}")
-    # Page 0 is never used: 0 means "no page".
-    pages = 1 + -(-orders_max * PAGE_SHARE_USED // PAGE_ORDERS)
-    table = 1 << (pages * TABLE_ENTRIES_PER_PAGE - 1).bit_length()
+    # Order 0 and page 0 are never used: 0 means "none".
+    orders = pages = orders_max + 1
     arena = levels_max * ARENA_ENTRIES_PER_LEVEL + 2 * instruments_max * (1 << CHUNK_SHIFT_MIN)
     book = Book(
-        orders=np.zeros(pages * PAGE_ORDERS, ORDER_RECORD).view(np.recarray),
+        orders=np.zeros(orders, ORDER_RECORD).view(np.recarray),
         levels=np.zeros(levels_max, LEVEL_RECORD).view(np.recarray),
-        table=np.zeros(table, TABLE_RECORD).view(np.recarray),
-        pages=np.zeros(pages, PAGE_RECORD).view(np.recarray),
+        table=np.zeros(1 << (orders_max * TABLE_ENTRIES_PER_ORDER - 1).bit_length(), TABLE_RECORD).view(np.recarray),
+        handles=np.zeros(pages * PAGE_REFS, np.uint32),
+        slots=np.zeros(orders, np.uint32),
+        pages=np.zeros(pages, np.int64),
         sides=np.zeros(2 * instruments_max, SIDE_RECORD).view(np.recarray),
         keys=np.zeros(arena, np.int64),
         ids=np.zeros(arena, np.uint32),
         counts=np.zeros(COUNT_WORDS, np.int64),
     )
-    book.counts[PAGES_USED] = 1
+    book.counts[PAGES_USED] = book.counts[ORDERS_USED] = 1
     return book
 
 
@@ -92,6 +93,7 @@ def check_invariants(book: Book) -> None:
     live = np.flatnonzero(book.orders["qty"])
     assert sorted(walked) == live.tolist(), f"orders linked from levels={len(walked)}, with a quantity {len(live)}"
     assert len(live) == book.counts[ORDERS_LIVE], f"live orders={len(live)}, counted {book.counts[ORDERS_LIVE]}"
+    assert book.counts[ORDERS_LIVE] < book.counts[ORDERS_USED] <= len(book.orders)
     _check_pages(book, live)
 
 
@@ -134,13 +136,18 @@ def _check_level(book: Book, level: int) -> list[int]:
 
 
 def _check_pages(book: Book, live: np.ndarray) -> None:
+    slots = np.flatnonzero(book.handles)
+    assert sorted(book.handles[slots].tolist()) == live.tolist(), f"handles in pages={len(slots)}, live orders {len(live)}"
+    assert (book.slots[book.handles[slots]] == slots).all(), "an order does not know its place in a page"
     entries = np.flatnonzero(book.table["id"])
-    by_page = {int(book.table[entry]["id"]): int(book.table[entry]["page"]) for entry in entries}
-    numbers, counts = np.unique(live // PAGE_ORDERS, return_counts=True)
-    assert sorted(by_page) == numbers.tolist(), f"pages in the table={len(by_page)}, with live orders {len(numbers)}"
-    assert len(entries) == len(by_page) == book.counts[PAGES_LIVE], f"page entries={len(entries)}, counted {book.counts[PAGES_LIVE]}"
-    assert len(set(by_page.values())) == len(by_page), "a page number is in the table twice"
-    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        page = book.pages[number]
-        assert int(page["live"]) == count, f"page id={number}: live={int(page['live'])}, orders {count}"
-        assert int(page["page"]) == by_page[number], f"page id={number}: page={int(page['page'])}, in the table {by_page[number]}"
+    numbers, counts = np.unique(slots // PAGE_REFS, return_counts=True)
+    ids = book.table["id"][entries]
+    assert sorted(ids.tolist()) == numbers.tolist(), f"pages in the table={len(ids)}, with live orders {len(numbers)}"
+    assert len(entries) == book.counts[PAGES_LIVE], f"page entries={len(entries)}, counted {book.counts[PAGES_LIVE]}"
+    assert len(np.unique(book.table["page"][entries])) == len(entries), "a page number is in the table twice"
+    assert (book.pages[ids] == book.table["page"][entries]).all(), "a page's number is not that of its entry"
+    held = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    for entry in entries.tolist():
+        record = book.table[entry]
+        assert int(record["live"]) == held[int(record["id"])], f"page={int(record['page'])}: live={int(record['live'])}"
+        assert find_entry(book.table, int(record["page"])) == entry, f"page={int(record['page'])}: a search does not reach its entry"

@@ -1,14 +1,17 @@
 """The order book as kernels: every order of every instrument, in price-time priority. engine/book/book.py makes the arrays.
 
-    ref >> 6 ──table──▶ page ──▶ orders[page * 64 + (ref & 63)] ──level──▶ levels[level] ◀── ids[start .. start + count]
+    ref >> 4 ──table──▶ page ──▶ handles[page * 16 + (ref & 15)] ──▶ orders[handle] ──▶ levels[level] ◀── ids[start .. start + count]
 
-An order's handle is its place in `orders`. Refs that venues hand out are near-dense, so 64 neighbours share a page and finding an
-order costs one cache miss; any 64-bit ref works, and a page is recycled when its last order goes. An order holds its level, so
-nothing that happens to an existing order searches. Orders of a level are linked in the order of their arrival.
+Refs that venues hand out are near-dense, so the handles of 16 neighbours share a page of one cache line; any 64-bit ref works, and a
+page is recycled when its last order goes. Order records are reused last in, first out, so that those in use stay close together. An
+order holds its level, so nothing that happens to an existing order searches; orders of a level are linked in the order of arrival.
 
 Each side of an instrument is a sorted vector of levels with the best at the back, where most of what happens happens: `keys` are the
 prices (negated for asks, so that one comparison serves both sides), `ids` the levels. Vectors live in one arena of power-of-two
 chunks. Everything is allocated beforehand; where a capacity is reached an add returns NO_ROOM and changes nothing.
+
+Kernels are compiled with _nrt=False: numba then neither counts references, which are atomic instructions and made this book five
+times slower, nor lets a kernel compile that allocates.
 """
 
 from typing import NamedTuple
@@ -25,35 +28,41 @@ REFUSED = -4
 NONE = 0xFFFFFFFF
 QTY_MAX = 0xFFFFFFFF
 
-PAGE_SHIFT = 6
-PAGE_ORDERS = 1 << PAGE_SHIFT
+PAGE_SHIFT = 4
+PAGE_REFS = 1 << PAGE_SHIFT
 
-# Words of Book.counts. Pages and levels below *_USED have been in use; those given back are linked from *_FREE (0: none).
+# Words of Book.counts. Orders, pages and levels below *_USED have been in use; those given back are linked from *_FREE (0: none).
 ORDERS_LIVE = 0
-LEVELS_LIVE = 1
-PAGES_LIVE = 2
-PAGES_USED = 3
-PAGES_FREE = 4
-LEVELS_USED = 5
-LEVELS_FREE = 6
-ARENA_USED = 7
-CAPACITY_DROPS = 8
+ORDERS_USED = 1
+ORDERS_FREE = 2
+LEVELS_LIVE = 3
+LEVELS_USED = 4
+LEVELS_FREE = 5
+PAGES_LIVE = 6
+PAGES_USED = 7
+PAGES_FREE = 8
+ARENA_USED = 9
+CAPACITY_DROPS = 10
 # One list of free chunks for each size, by the power of two.
 CHUNKS_FREE = 16
 CHUNK_SHIFT_MIN = 4
 CHUNK_SHIFT_MAX = 31
 COUNT_WORDS = CHUNKS_FREE + CHUNK_SHIFT_MAX + 1
 
-# Linear look at the best prices before the binary search: most of what happens is near the touch.
-NEAR_LEVELS = 8
-
 
 class Book(NamedTuple):
-    """Arrays of a book: records as engine/book/book.py draws them, keys (arena,) int64, ids (arena,) uint32, counts (words,) int64."""
+    """Arrays of a book: records as engine/book/book.py draws them.
+
+    orders (n,), levels (n,), table (entries,) and sides (2 x instruments,) records; slots (orders,) uint32: where in handles an order
+    stands; handles (pages x 16,) uint32; pages (pages,) int64: their numbers, that is ref >> 4; keys (arena,) int64; ids (arena,)
+    uint32; counts (words,) int64.
+    """
 
     orders: np.ndarray
     levels: np.ndarray
     table: np.ndarray
+    handles: np.ndarray
+    slots: np.ndarray
     pages: np.ndarray
     sides: np.ndarray
     keys: np.ndarray
@@ -61,19 +70,19 @@ class Book(NamedTuple):
     counts: np.ndarray
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def side_row(instrument, side):
     """The row of Book.sides. BUY (66) is even and SELL (83) is odd."""
     return 2 * instrument + (side & 1)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def price_key(side, px):
     """What a side is sorted by: greater is better."""
     return -px if side & 1 else px
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def home_of(table, page):
     """Where a page's entry belongs in the table. Four neighbouring pages share a cache line; the lines are scattered."""
     group = page >> 2
@@ -81,91 +90,72 @@ def home_of(table, page):
     return (((mixed >> 28) << 2) | (page & 3)) & (table.shape[0] - 1)
 
 
-@njit(cache=True, forceinline=True)
-def find_page(table, page):
-    """The id of a page, or 0. The table is never more than a quarter full, so the search ends soon."""
+@njit(cache=True, forceinline=True, _nrt=False)
+def find_entry(table, page):
+    """Where a page's entry is, or the empty entry (id 0) where it would go. At most half of the table is in use."""
     at = home_of(table, page)
-    while True:
-        number = np.int64(table[at].id)
-        if number == 0 or table[at].page == page:
-            return number
+    while table[at].id != 0 and table[at].page != page:
         at = (at + 1) & (table.shape[0] - 1)
+    return at
 
 
-@njit(cache=True)
-def enter_page(table, page, number):
-    at = home_of(table, page)
-    while table[at].id != 0:
-        at = (at + 1) & (table.shape[0] - 1)
-    table[at].page = page
-    table[at].id = number
-
-
-@njit(cache=True)
-def forget_page(table, page):
-    """Take a page's entry out and move back those that had to make way for it, so that no search passes over a hole."""
+@njit(cache=True, _nrt=False)
+def forget_entry(table, hole):
+    """Empty an entry, and move back those that had to make way for it, so that no search stops short of them."""
     mask = table.shape[0] - 1
-    hole = home_of(table, page)
-    while table[hole].page != page or table[hole].id == 0:
-        hole = (hole + 1) & mask
-    at = hole
-    while True:
-        at = (at + 1) & mask
-        if table[at].id == 0:
-            break
+    at = (hole + 1) & mask
+    while table[at].id != 0:
         # An entry may move into the hole unless its home lies after the hole.
         if ((at - home_of(table, np.int64(table[at].page))) & mask) >= ((at - hole) & mask):
             table[hole] = table[at]
             hole = at
+        at = (at + 1) & mask
     table[hole].id = 0
 
 
-@njit(cache=True)
-def take_page(table, pages, counts, page):
-    """A page of 64 dead orders under a new number, or 0 where there is none left."""
-    number = counts[PAGES_FREE]
+@njit(cache=True, forceinline=True, _nrt=False)
+def open_page(book, at, page):
+    """Give `page` the empty entry `at`. There is a page for every order there can be, so one is left."""
+    number = book.counts[PAGES_FREE]
     if number != 0:
-        counts[PAGES_FREE] = np.int64(pages[number].next)
+        book.counts[PAGES_FREE] = book.pages[number]
     else:
-        number = counts[PAGES_USED]
-        if number == pages.shape[0]:
-            return 0
-        counts[PAGES_USED] = number + 1
-    pages[number].page = page
-    pages[number].live = 0
-    enter_page(table, page, number)
-    counts[PAGES_LIVE] += 1
+        number = book.counts[PAGES_USED]
+        book.counts[PAGES_USED] = number + 1
+    book.pages[number] = page
+    entry = book.table[at]
+    entry.page = page
+    entry.id = number
+    entry.live = 0
+    book.counts[PAGES_LIVE] += 1
     return number
 
 
-@njit(cache=True)
-def give_page(table, pages, counts, number):
-    forget_page(table, np.int64(pages[number].page))
-    pages[number].next = counts[PAGES_FREE]
+@njit(cache=True, _nrt=False)
+def close_page(table, pages, counts, at):
+    number = np.int64(table[at].id)
+    forget_entry(table, at)
+    pages[number] = counts[PAGES_FREE]
     counts[PAGES_FREE] = number
     counts[PAGES_LIVE] -= 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def find_place(keys, start, end, key):
-    """How far a sorted vector goes up to `key`: the index after the last of keys[start:end] that is not better."""
-    near = max(start, end - NEAR_LEVELS)
-    place = end
-    while place > near and keys[place - 1] > key:
-        place -= 1
-    if place > near or near == start:
-        return place
-    low = start
-    while low < place:
-        middle = (low + place) >> 1
-        if keys[middle] > key:
-            place = middle
-        else:
-            low = middle + 1
+    """The index after the last of the sorted keys[start:end] that is not better than `key`.
+
+    By halves, and without a branch on what is found: every other one of those would be mispredicted, and cost more than the step.
+    """
+    place = start
+    size = end - start
+    while size > 0:
+        half = (size + 1) >> 1
+        place += half if keys[place + half - 1] <= key else 0
+        size -= half
     return place
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def take_chunk(ids, counts, shift):
     """The start of a chunk of at least 2^shift entries, or -1; its size goes with it only by what the caller remembers."""
     free = counts[CHUNKS_FREE + shift]
@@ -179,13 +169,13 @@ def take_chunk(ids, counts, shift):
     return start
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def give_chunk(ids, counts, start, shift):
     ids[start] = counts[CHUNKS_FREE + shift]
     counts[CHUNKS_FREE + shift] = start + 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def grow_side(sides, keys, ids, counts, row):
     """Move a full side to a chunk of twice the size. False where the arena has none."""
     side = sides[row]
@@ -204,7 +194,7 @@ def grow_side(sides, keys, ids, counts, row):
     return True
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def take_level(levels, counts):
     """An unused level, or -1."""
     level = counts[LEVELS_FREE] - 1
@@ -218,7 +208,25 @@ def take_level(levels, counts):
     return level
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, _nrt=False)
+def move_up(array, at, count):
+    """Move array[at:at + count] one up. An unsigned index lets the compiler turn the loop into vector moves."""
+    top = np.uint64(at + count)
+    for entry in range(count):
+        to = top - np.uint64(entry)
+        array[to] = array[to - np.uint64(1)]
+
+
+@njit(cache=True, _nrt=False)
+def move_down(array, at, count):
+    """Move array[at + 1:at + 1 + count] one down."""
+    bottom = np.uint64(at)
+    for entry in range(count):
+        to = bottom + np.uint64(entry)
+        array[to] = array[to + np.uint64(1)]
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def make_level(book, instrument, side, px, place):
     """Put an empty level into its side's vector, `place` entries from the vector's start. NO_ROOM changes nothing."""
     row = side_row(instrument, side)
@@ -231,11 +239,9 @@ def make_level(book, instrument, side, px, place):
     if level < 0:
         return NO_ROOM
     start = np.int64(record.start)
-    entry = start + count
-    while entry > start + place:
-        book.keys[entry] = book.keys[entry - 1]
-        book.ids[entry] = book.ids[entry - 1]
-        entry -= 1
+    entry = start + place
+    move_up(book.keys, entry, count - place)
+    move_up(book.ids, entry, count - place)
     book.keys[entry] = price_key(side, px)
     book.ids[entry] = level
     record.count = count + 1
@@ -251,7 +257,7 @@ def make_level(book, instrument, side, px, place):
     return level
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def drop_level(book, level):
     """Take a level without orders out of its side."""
     gone = book.levels[level]
@@ -261,10 +267,8 @@ def drop_level(book, level):
     start = np.int64(record.start)
     last = start + np.int64(record.count) - 1
     entry = find_place(book.keys, start, last + 1, price_key(side, np.int64(gone.px))) - 1
-    while entry < last:
-        book.keys[entry] = book.keys[entry + 1]
-        book.ids[entry] = book.ids[entry + 1]
-        entry += 1
+    move_down(book.keys, entry, last - entry)
+    move_down(book.ids, entry, last - entry)
     record.count = last - start
     if last == start and np.int64(record.shift) > CHUNK_SHIFT_MIN:
         # An empty side gives a grown chunk back, so that what one busy side once needed serves another.
@@ -275,7 +279,7 @@ def drop_level(book, level):
     book.counts[LEVELS_LIVE] -= 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def level_for(book, instrument, side, px):
     """The level of a price, made where there is none, or NO_ROOM."""
     record = book.sides[side_row(instrument, side)]
@@ -287,51 +291,63 @@ def level_for(book, instrument, side, px):
     return make_level(book, instrument, side, px, place - start)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def find_order(book, ref):
     """The handle of a live order, or NOT_FOUND."""
-    number = find_page(book.table, ref >> PAGE_SHIFT)
-    handle = (number << PAGE_SHIFT) | (ref & (PAGE_ORDERS - 1))
-    # Page 0 is never handed out, so its orders are dead for ever.
-    if book.orders[handle].qty == 0:
-        return NOT_FOUND
-    return handle
+    number = np.int64(book.table[find_entry(book.table, ref >> PAGE_SHIFT)].id)
+    # Page 0 is never handed out, so its handles are 0 for ever, and handle 0 is no order.
+    handle = np.int64(book.handles[(number << PAGE_SHIFT) | (ref & (PAGE_REFS - 1))])
+    return handle if handle != 0 else NOT_FOUND
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def order_ref(book, handle):
-    """The ref under which an order was added."""
-    return (np.int64(book.pages[handle >> PAGE_SHIFT].page) << PAGE_SHIFT) | (handle & (PAGE_ORDERS - 1))
+    """The ref under which a live order was added."""
+    slot = np.int64(book.slots[handle])
+    return (book.pages[slot >> PAGE_SHIFT] << PAGE_SHIFT) | (slot & (PAGE_REFS - 1))
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def add_order(book, ref, instrument, side, px, qty):
-    """Put an order behind all others of its price. Its handle, or DUPLICATE (the ref is live), NO_ROOM, or REFUSED (qty)."""
+    """Put an order behind all others of its price. Its handle, or DUPLICATE (the ref is live), NO_ROOM, or REFUSED (its qty)."""
     if qty <= 0 or qty > QTY_MAX:
         return REFUSED
-    number = find_page(book.table, ref >> PAGE_SHIFT)
-    if book.orders[(number << PAGE_SHIFT) | (ref & (PAGE_ORDERS - 1))].qty != 0:
+    at = find_entry(book.table, ref >> PAGE_SHIFT)
+    number = np.int64(book.table[at].id)
+    if book.handles[(number << PAGE_SHIFT) | (ref & (PAGE_REFS - 1))] != 0:
         return DUPLICATE
-    if 2 * instrument >= book.sides.shape[0] or instrument < 0:
+    if book.counts[ORDERS_LIVE] == book.orders.shape[0] - 1 or instrument < 0 or 2 * instrument >= book.sides.shape[0]:
         book.counts[CAPACITY_DROPS] += 1
         return NO_ROOM
-    fresh = number == 0
-    if fresh:
-        number = take_page(book.table, book.pages, book.counts, ref >> PAGE_SHIFT)
-    level = level_for(book, instrument, side, px) if number != 0 else NO_ROOM
+    level = level_for(book, instrument, side, px)
     if level < 0:
-        if fresh and number != 0:
-            give_page(book.table, book.pages, book.counts, number)
         book.counts[CAPACITY_DROPS] += 1
         return NO_ROOM
-    handle = (number << PAGE_SHIFT) | (ref & (PAGE_ORDERS - 1))
-    book.pages[number].live += np.uint32(1)
-    book.counts[ORDERS_LIVE] += 1
+    if number == 0:
+        number = open_page(book, at, ref >> PAGE_SHIFT)
+    book.table[at].live += np.uint32(1)
+    handle = take_order(book)
+    slot = (number << PAGE_SHIFT) | (ref & (PAGE_REFS - 1))
+    book.handles[slot] = handle
+    book.slots[handle] = slot
     append_order(book, handle, level, instrument, side, qty)
     return handle
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
+def take_order(book):
+    """An unused order record. The caller has seen that there is one."""
+    handle = book.counts[ORDERS_FREE]
+    if handle != 0:
+        book.counts[ORDERS_FREE] = np.int64(book.orders[handle].next)
+    else:
+        handle = book.counts[ORDERS_USED]
+        book.counts[ORDERS_USED] = handle + 1
+    book.counts[ORDERS_LIVE] += 1
+    return handle
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def append_order(book, handle, level, instrument, side, qty):
     place = book.levels[level]
     order = book.orders[handle]
@@ -355,9 +371,9 @@ def append_order(book, handle, level, instrument, side, qty):
     place.qty += qty
 
 
-@njit(cache=True, forceinline=True)
-def remove_order(book, handle):
-    """Take a live order off the book, its level too if it was the last there, its page too if it was the last there."""
+@njit(cache=True, forceinline=True, _nrt=False)
+def unlink_order(book, handle):
+    """Take a live order out of its level, its level too if it was the last there."""
     order = book.orders[handle]
     level = np.int64(order.level)
     place = book.levels[level]
@@ -373,30 +389,51 @@ def remove_order(book, handle):
         book.orders[after].prev = before
     place.qty -= np.int64(order.qty)
     place.orders -= np.uint32(1)
-    order.qty = 0
-    book.counts[ORDERS_LIVE] -= 1
     if place.orders == 0:
         drop_level(book, level)
-    page = book.pages[handle >> PAGE_SHIFT]
-    page.live -= np.uint32(1)
-    if page.live == 0:
-        give_page(book.table, book.pages, book.counts, handle >> PAGE_SHIFT)
+    order.qty = 0
+    order.next = book.counts[ORDERS_FREE]
+    book.counts[ORDERS_FREE] = handle
+    book.counts[ORDERS_LIVE] -= 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
+def remove_order(book, handle):
+    """Take a live order off the book."""
+    remove_found(book, handle, find_entry(book.table, book.pages[np.int64(book.slots[handle]) >> PAGE_SHIFT]), np.int64(book.slots[handle]))
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def remove_found(book, handle, at, slot):
+    """remove_order for who has just found the order: `at` is the entry of its page, `slot` its place in handles."""
+    unlink_order(book, handle)
+    book.handles[slot] = 0
+    entry = book.table[at]
+    entry.live -= np.uint32(1)
+    if entry.live == 0:
+        close_page(book.table, book.pages, book.counts, at)
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def reduce_order(book, handle, qty):
     """Take `qty` off a live order, at most what it has, and return what is left of it; at 0 it is removed."""
-    order = book.orders[handle]
-    left = np.int64(order.qty) - max(qty, 0)
+    left = np.int64(book.orders[handle].qty) - max(qty, 0)
     if left <= 0:
         remove_order(book, handle)
         return 0
-    book.levels[order.level].qty -= max(qty, 0)
-    order.qty = left
+    keep_order(book, handle, left)
     return left
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
+def keep_order(book, handle, left):
+    """Lower a live order's quantity to `left`, which is not 0; it keeps its place."""
+    order = book.orders[handle]
+    book.levels[order.level].qty -= np.int64(order.qty) - left
+    order.qty = left
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
 def worse_level(book, instrument, side, depth):
     """The level `depth` steps behind the best of a side (0: the best), or -1 where there are not so many."""
     record = book.sides[side_row(instrument, side)]
@@ -406,13 +443,13 @@ def worse_level(book, instrument, side, depth):
     return np.int64(book.ids[np.int64(record.start) + count - 1 - depth])
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def best_level(book, instrument, side):
     """The best level of a side, or -1 where it is empty."""
     return worse_level(book, instrument, side, 0)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def level_at(book, instrument, side, px):
     """The level of a price, or -1."""
     record = book.sides[side_row(instrument, side)]
