@@ -54,10 +54,13 @@ def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> 
     os.sched_setaffinity(0, {place.cpu})
     line = run.instance.processes.records[slot]
     _introduce(line, place)
-    stages = [_build_patiently(name, run) for name in place.stages]
+    stages: list[Stage] = []
     try:
         line["state"] = STATE_COMPILING
-        turn = _compiled_turn(run, slot, place, stages)
+        with event.install_recorder("numba:compile") as recorder:
+            stages += [_build_patiently(name, run) for name in place.stages]
+            turn = _compiled_turn(run, slot, place, stages)
+        line["kernels_compiled"] = sum(1 for _, happened in recorder.buffer if happened.is_start)
         line["state"] = STATE_READY
         gc.collect()
         gc.freeze()
@@ -96,7 +99,7 @@ def _build_patiently(name: str, run: Run) -> Stage:
 
 
 def _compiled_turn(run: Run, slot: int, place: Place, stages: Sequence[Stage]) -> Callable[[int], int]:
-    """The loop as a function of the TSC to run until, compiled or loaded; how many kernels that compiled is put on record."""
+    """The loop as a function of the TSC to run until, compiled or loaded from the cache."""
     loop = loop_for([stage.step_module for stage in stages])
     instance = run.instance
     arguments: tuple[Any, ...] = (
@@ -110,10 +113,7 @@ def _compiled_turn(run: Run, slot: int, place: Place, stages: Sequence[Stage]) -
     def turn(until_tsc: int) -> int:
         return loop(*arguments, until_tsc, *states)
 
-    with event.install_recorder("numba:compile") as recorder:
-        turn(0)
-    compiled = sum(1 for _, happened in recorder.buffer if happened.is_start)
-    instance.processes.records[slot]["kernels_compiled"] = compiled
+    turn(0)
     return turn
 
 
