@@ -58,7 +58,7 @@ def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> 
     try:
         line["state"] = STATE_COMPILING
         with event.install_recorder("numba:compile") as recorder:
-            stages += [_build_patiently(name, run) for name in place.stages]
+            stages += _build_all(place.stages, run)
             turn = _compiled_turn(run, slot, place, stages)
         line["kernels_compiled"] = sum(1 for _, happened in recorder.buffer if happened.is_start)
         line["state"] = STATE_READY
@@ -87,12 +87,18 @@ def _introduce(line: np.record, place: Place) -> None:
     line["name"][: len(raw)] = np.frombuffer(raw, np.uint8)
 
 
+def _build_all(names: Sequence[str], run: Run) -> list[Stage]:
+    """The stages in the loop's order. A venue in this process is made first, for the gateway connects to it."""
+    built = {name: _build_patiently(name, run) for name in sorted(names, key=lambda name: name != "exchange")}
+    return [built[name] for name in names]
+
+
 def _build_patiently(name: str, run: Run) -> Stage:
     deadline = time.monotonic() + (CONNECT_PATIENCE_S if run.config.exchange is not None else 0)
     while True:
         try:
             return build(name, run)
-        except ConnectionRefusedError:
+        except ConnectionError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
