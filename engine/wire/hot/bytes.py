@@ -1,16 +1,17 @@
 """Big-endian integers in byte buffers. LLVM merges the byte loads into one load and a byte swap."""
 
+import numpy as np
 from numba import njit
 
 
 @njit(cache=True)
 def get_u16(buffer, at):
-    return (int(buffer[at]) << 8) | int(buffer[at + 1])
+    return (np.int64(buffer[at]) << 8) | np.int64(buffer[at + 1])
 
 
 @njit(cache=True)
 def get_u32(buffer, at):
-    return (int(buffer[at]) << 24) | (int(buffer[at + 1]) << 16) | (int(buffer[at + 2]) << 8) | int(buffer[at + 3])
+    return (np.int64(buffer[at]) << 24) | (np.int64(buffer[at + 1]) << 16) | (np.int64(buffer[at + 2]) << 8) | np.int64(buffer[at + 3])
 
 
 @njit(cache=True)
@@ -27,8 +28,8 @@ def get_u64(buffer, at):
 @njit(cache=True)
 def get_raw64(buffer, at):
     """Eight bytes in memory order, as a symbol is kept (engine.layout.pack_symbol)."""
-    low = int(buffer[at]) | (int(buffer[at + 1]) << 8) | (int(buffer[at + 2]) << 16) | (int(buffer[at + 3]) << 24)
-    high = int(buffer[at + 4]) | (int(buffer[at + 5]) << 8) | (int(buffer[at + 6]) << 16) | (int(buffer[at + 7]) << 24)
+    low = np.int64(buffer[at]) | (np.int64(buffer[at + 1]) << 8) | (np.int64(buffer[at + 2]) << 16) | (np.int64(buffer[at + 3]) << 24)
+    high = np.int64(buffer[at + 4]) | (np.int64(buffer[at + 5]) << 8) | (np.int64(buffer[at + 6]) << 16) | (np.int64(buffer[at + 7]) << 24)
     return low | (high << 32)
 
 
