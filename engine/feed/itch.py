@@ -3,6 +3,8 @@
 Prices are in 1/10000 dollars (MWCB levels in 1/100000000), times nanoseconds since midnight, market-local.
 """
 
+import numpy as np
+
 from engine.wire.table import Field, Message, by_code, number, text
 
 PX_DECIMALS = 4
@@ -17,8 +19,8 @@ SYSTEM_EVENT = _headed("system event", "S", text("event", 1))
 STOCK_DIRECTORY = _headed(
     "stock directory", "R",
     text("stock", 8), text("market_category", 1), text("financial_status", 1), number("round_lot_size", 4), text("round_lots_only", 1),
-    text("issue_classification", 1), text("issue_subtype", 2), text("authenticity", 1), text("short_sale_threshold", 1), text("ipo_flag", 1),
-    text("luld_tier", 1), text("etp_flag", 1), number("etp_leverage", 4), text("inverse", 1),
+    text("issue_classification", 1), text("issue_subtype", 2), text("authenticity", 1), text("short_sale_threshold", 1),
+    text("ipo_flag", 1), text("luld_tier", 1), text("etp_flag", 1), number("etp_leverage", 4), text("inverse", 1),
 )  # fmt: skip
 TRADING_ACTION = _headed("stock trading action", "H", text("stock", 8), text("state", 1), text("reserved", 1), text("reason", 4))
 REG_SHO = _headed("Reg SHO restriction", "Y", text("stock", 8), text("action", 1))
@@ -72,3 +74,10 @@ MESSAGES = (
     ORDER_REPLACE, TRADE, CROSS_TRADE, BROKEN_TRADE, NET_ORDER_IMBALANCE, RETAIL_INTEREST, DIRECT_LISTING,
 )  # fmt: skip
 BY_CODE = by_code(MESSAGES)
+
+# For kernels, by type byte: the length of its message (0: not a type we know), and whether it is about an order in the book.
+LENGTHS = np.zeros(256, np.int64)
+LENGTHS[list(BY_CODE)] = [message.length for message in BY_CODE.values()]
+_ORDER_MESSAGES = (ADD_ORDER, ADD_ORDER_MPID, ORDER_EXECUTED, ORDER_EXECUTED_PRICE, ORDER_CANCEL, ORDER_DELETE, ORDER_REPLACE)
+ABOUT_ORDER = np.zeros(256, np.bool_)
+ABOUT_ORDER[[message.code for message in _ORDER_MESSAGES]] = True
