@@ -217,13 +217,13 @@ summary() {          # summary VALUE...: REPLY is one line for many.
 
 declare -A CMDLINE=() DROPIN_HAS=()
 BOOT_LINE=""
+CMDLINE_READ=""
 readonly DROPIN=/etc/default/grub.d/60-tickpath.cfg
 readonly DROPIN_MARK="# Written by tickpath's tuning/tune; \`tune revert\` removes it."
 
 boot_read() {
-    local line word
-    CMDLINE=() DROPIN_HAS=()
-    slurp /proc/cmdline && arguments CMDLINE "$REPLY"
+    CMDLINE=() DROPIN_HAS=() CMDLINE_READ=""
+    slurp /proc/cmdline && arguments CMDLINE "$REPLY" && CMDLINE_READ=1
     dropin_read && arguments DROPIN_HAS "$REPLY"
 }
 
@@ -237,6 +237,7 @@ arguments() {        # arguments ARRAY TEXT: name=value words, up to the "--" th
         [[ $word == *=* ]] || word+="="
         into[${word%%=*}]=${word#*=}
     done
+    return 0
 }
 
 dropin_read() {      # REPLY is the arguments in our drop-in. 1 there is none; 2 there is one that we did not write.
@@ -257,6 +258,7 @@ dropin_read() {      # REPLY is the arguments in our drop-in. 1 there is none; 2
 argument() {         # argument NAME VALUE: what a boot knob's `want` says.
     target "$1" "$2"
     version_at_least "$KERNEL" "$since" || unsupported "needs kernel $since; this is $KERNEL"
+    [[ -n $CMDLINE_READ ]] || unsupported "/proc/cmdline cannot be read, so nothing is known"
 }
 
 argument_got() {     # The `got` of boot knobs.

@@ -236,7 +236,7 @@ step() {
 
 journal_load() {
     local -a lines=()
-    local line verb lasts knob target previous ours section="" here key
+    local line fact lasts knob target previous ours section="" here key
     JOURNAL=$root/var/lib/tickpath/tuning.journal
     [[ -s $JOURNAL ]] || return 0
     # Revert writes what the journal says, as root: a journal that another user could write is a way to become root.
@@ -249,9 +249,9 @@ journal_load() {
     here=$REPLY
     for line in "${lines[@]:1}"; do
         [[ $line == *$'\t.' ]] || continue
-        IFS=$'\t' read -r verb lasts knob target previous ours _ <<< "$line"
+        IFS=$'\t' read -r fact lasts knob target previous ours _ <<< "$line"
         key=$knob$'\t'$target
-        case $verb in
+        case $fact in
             boot) section=$lasts ;;
             set)
                 # A reboot has undone it, and numbers such as those of interrupts mean other things now.

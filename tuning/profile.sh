@@ -70,13 +70,16 @@ profile_takes() {    # profile_takes VALUE GRAMMAR: is the value one of those?
 }
 
 profile_grammar() {  # What a person may write, from a grammar.
-    local part out=""
+    local part text out=""
     local -a word=() parts=()
     IFS='|' read -r -a parts <<< "$1"
     for part in "${parts[@]}"; do
         read -r -a word <<< "$part"
         case ${word[0]} in
-            words) out+=", ${word[*]:1}" ;;
+            words)
+                printf -v text ', %s' "${word[@]:1}"
+                out+=$text
+                ;;
             int) out+=", a number from ${word[1]} to ${word[2]}" ;;
             cpus) out+=", a CPU list such as 2-5,8" ;;
             interfaces) out+=", interface names separated by commas" ;;
@@ -140,6 +143,8 @@ profile_cpus() {     # profile_cpus FILE: the file is named in refusals.
         [[ -z $REPLY ]] || die 2 "$file: housekeeping_cpus = $housekeeping: CPU $REPLY is offline or absent (online here: $usable)"
         cpulist_pick in "$housekeeping" "$latency"
         [[ -z $REPLY ]] || die 2 "$file: CPU $REPLY is in both latency_cpus and housekeeping_cpus"
+        cpulist_pick in "$housekeeping" "$usable"
+        housekeeping=$REPLY
     fi
     [[ -n $housekeeping ]] || die 2 "$file: latency_cpus = $latency leaves no housekeeping CPU: the kernel and this shell need one"
 
