@@ -86,7 +86,7 @@ def apply_admin(tops, states, market, stats, buffer, at, code):
     """Remember what a message of the right length says, and return what there is to publish. One that names an instrument there is
     no room for is counted in capacity_drops."""
     at = at & OFFSET_MASK
-    if code == SYSTEM_EVENT or code == DECLINE_LEVEL or code == DECLINE_STATUS or code == BROKEN_TRADE or code == POSITION:
+    if code in (SYSTEM_EVENT, DECLINE_LEVEL, DECLINE_STATUS, BROKEN_TRADE, POSITION):
         return apply_market(market[0], buffer, at, code)
     instrument = get_u16(buffer, at + LOCATE)
     if instrument >= states.shape[0]:
@@ -106,7 +106,7 @@ def apply_admin(tops, states, market, stats, buffer, at, code):
         return STATE_CHANGED
     if code == OPERATIONAL_HALT:
         bit = halt_bit(buffer[at + HALT_MARKET])
-        top.halts = (top.halts | bit) if buffer[at + HALT_ACTION] == HALTED_LETTER else (top.halts & ~bit)
+        top.halts = (top.halts | bit) if buffer[at + HALT_ACTION] == HALTED_LETTER else (top.halts & (0xFF ^ bit))
         return STATE_CHANGED
     apply_notice(state, buffer, at, code)
     return QUIET

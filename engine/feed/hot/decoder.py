@@ -38,6 +38,9 @@ ORDER_REF = 3
 HOME = 4
 HANDLE = 5
 
+# The length in the window of a frame with nothing in it: no message has it.
+EMPTY_FRAME = -1
+
 
 class Decoder(NamedTuple):
     """book; tops and states (instruments,), market and stats (1,) records; counts by type (256,) and window (256,) int64 words."""
@@ -75,7 +78,7 @@ def read_frame(decoder, number, buffer, at, end):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     window[row + AT] = at
     window[row + CODE] = code
-    window[row + LENGTH] = length
+    window[row + LENGTH] = length if length > 0 else EMPTY_FRAME
     window[row + ORDER_REF] = ref
     window[row + HOME] = home
     return after

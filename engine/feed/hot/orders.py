@@ -45,7 +45,7 @@ def apply_order(decoder, buffer, at, code):
     instrument = get_u16(buffer, at + LOCATE)
     ref = get_u64(buffer, at + REF)
     px = 0
-    if code == ADD or code == ADD_MPID:
+    if code in (ADD, ADD_MPID):
         side = np.int64(buffer[at + SIDE])
         shares = get_u32(buffer, at + ADD_SHARES)
         new_px = get_u32(buffer, at + ADD_PX)

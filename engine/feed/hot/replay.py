@@ -104,7 +104,7 @@ def decode_only(buffer, at, end):
         code = np.int64(buffer[at]) if length > 0 else 0
         if ABOUT_ORDER[code] and LENGTHS[code] == length:
             total += get_u16(buffer, at + LOCATE) + get_u48(buffer, at + TIMESTAMP) + get_u64(buffer, at + REF)
-            if code == ADD or code == ADD_MPID:
+            if code in (ADD, ADD_MPID):
                 total += np.int64(buffer[at + SIDE]) + get_u32(buffer, at + ADD_SHARES) + get_u32(buffer, at + ADD_PX)
             elif code == REPLACE:
                 total += get_u64(buffer, at + NEW_REF) + get_u32(buffer, at + NEW_SHARES) + get_u32(buffer, at + NEW_PX)
