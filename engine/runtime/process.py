@@ -65,6 +65,7 @@ def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> 
         gc.collect()
         gc.freeze()
         gc.disable()
+        _wait_for_peers(run, leaving)
         line["state"] = STATE_LOOPING
         reason = _loop(turn, run.calibration, leaving, supervisor)
         line["reason"] = reason
@@ -121,6 +122,14 @@ def _compiled_turn(run: Run, slot: int, place: Place, stages: Sequence[Stage]) -
 
     turn(0)
     return turn
+
+
+def _wait_for_peers(run: Run, leaving: Callable[[], bool]) -> None:
+    """Until every process is ready: a venue that still compiles would be silent long enough to be given up."""
+    lines = run.instance.processes.records[: len(run.config.process)]
+    control = run.instance.control.records
+    while (lines["state"] < STATE_READY).any() and control["phase"][0] != PHASE_STOPPED and not leaving():
+        time.sleep(0.002)
 
 
 def _loop(turn: Callable[[int], int], calibration: Calibration, leaving: Callable[[], bool], supervisor: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
-from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_STOPPED, PHASE_TRADING, STATE_ENDED, STATE_LOOPING
+from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_STOPPED, PHASE_TRADING, STATE_ENDED, STATE_LOOPING, STATE_READY
 from engine.runtime import process
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config
@@ -232,6 +232,10 @@ class Supervisor:
     def stop(self) -> None:
         """STOPPED for all, then reap; whoever does not go is killed, and named."""
         self._phase(PHASE_STOPPED)
+        for child in self.children:
+            # Nobody can interrupt a compiler, and a process that has not begun has nothing to settle.
+            if child.status is None and self._state(child) < STATE_READY:
+                os.kill(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + EXIT_PATIENCE_S
         while any(child.status is None for child in self.children):
             self._dead()
