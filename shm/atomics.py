@@ -8,7 +8,8 @@ Kernels call these as functions. Under NUMBA_DISABLE_JIT=1 each has a twin in pl
 with a debugger: the twins show the logic, never the ordering.
 
 `words[index]` is an 8-byte element, or a record whose first field is the 8-byte word (a ring slot, a board line).
-Words are read and written as int64: positions only grow, and compare by difference where they might wrap.
+Words are read and written as int64. A kernel's signed `+` and `-` are undefined where they overflow (numba marks them `nsw`,
+and LLVM then turns `a - b < 0` into `a < b`), so positions, which may wrap, go through wrap_add and wrap_sub.
 """
 
 import time
@@ -73,6 +74,12 @@ if config.DISABLE_JIT:
 
     def read_tsc() -> int:
         return time.perf_counter_ns()
+
+    def wrap_add(a: int, b: int) -> int:
+        return (int(a) + int(b) + (1 << 63)) % (1 << 64) - (1 << 63)
+
+    def wrap_sub(a: int, b: int) -> int:
+        return wrap_add(a, -int(b))
 
     def highest_bit(value: int) -> int:
         return int(value).bit_length() - 1
@@ -176,6 +183,24 @@ else:
             return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
 
         return types.int64(), codegen
+
+    @intrinsic
+    def wrap_add(typingctx, a, b):
+        """a + b of two int64, modulo 2^64."""
+
+        def codegen(context, builder, signature, arguments):
+            return builder.add(*arguments)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    @intrinsic
+    def wrap_sub(typingctx, a, b):
+        """a - b of two int64, modulo 2^64: how far position a is ahead of position b, even where one of them has wrapped."""
+
+        def codegen(context, builder, signature, arguments):
+            return builder.sub(*arguments)
+
+        return types.int64(types.int64, types.int64), codegen
 
     @intrinsic
     def highest_bit(typingctx, value):

@@ -10,6 +10,9 @@ from shm._shim import ffi, lib
 
 LINE_BYTES: int = lib.TP_LINE_BYTES
 BLOCK_BYTES: int = lib.TP_BLOCK_BYTES
+READER_GATING: int = lib.TP_READER_GATING
+HISTOGRAM_SUB_BITS: int = lib.TP_HISTOGRAM_SUB_BITS
+HISTOGRAM_VALUE_BITS: int = lib.TP_HISTOGRAM_VALUE_BITS
 
 PRIMITIVES = {
     "uint8_t": "u1",
@@ -55,6 +58,11 @@ SLOT = record_dtype(ffi, "tp_slot")
 PRODUCER = record_dtype(ffi, "tp_producer")
 READER = record_dtype(ffi, "tp_reader")
 HISTOGRAM = record_dtype(ffi, "tp_histogram")
+
+
+def word_of(dtype: np.dtype, field: str) -> int:
+    """The 8-byte word of a record that `field` begins in: its index where the record is seen as int64 words."""
+    return int(_fields(dtype)[field][1]) // 8
 
 
 def schema_of(**variants: np.dtype) -> str:

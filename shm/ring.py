@@ -7,13 +7,14 @@
 and in kernels: shm.hot.claim, commit, poll, advance, release. This file binds segments to arrays; it owns no loop.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
 
 from shm import segment
 from shm._shim import lib
-from shm.hot import BLOCK_WORDS, LIMIT, LOCAL_WORDS, POSITION, READER_POSITION, Consumer, Producer
+from shm.hot import BLOCK_WORDS, LIMIT, LOCAL_WORDS, POSITION, PRODUCER_POSITION, READER_POSITION, Consumer, Producer
 from shm.layout import LINE_BYTES, PRODUCER, READER, schema_of
 from shm.segment import Geometry, Segment, SegmentError
 
@@ -40,7 +41,14 @@ class Ring:
 
     @classmethod
     def create(
-        cls, name: str, capacity: int, variants: dict[str, np.dtype], readers: Sequence[str], *, build_hash: int = 0, first_position: int = 0
+        cls,
+        name: str,
+        capacity: int,
+        variants: dict[str, np.dtype],
+        readers: Sequence[str],
+        *,
+        build_hash: int = 0,
+        first_position: int = 0,
     ) -> "Ring":
         """Create the ring and its cursors. Every name in `readers` gates the producer from the first message on.
 
@@ -49,26 +57,29 @@ class Ring:
         """
         _check_shape(capacity, variants, readers)
         record_bytes = next(iter(variants.values())).itemsize
-        ring_geometry = Geometry(name, lib.TP_KIND_RING, capacity, record_bytes, schema_of(**variants), build_hash, len(readers))
-        slots = segment.create(ring_geometry)
+        # Readers are registered before the cursors can be attached to, and the cursors are whole before the slots have a name:
+        # whoever attaches too early is told so, and never finds a ring that does not gate.
+        schema = schema_of(**variants)
+        cursors = segment.create(
+            _cursor_geometry(name, len(readers), build_hash), prepare=lambda data: _register(data, readers, first_position)
+        )
         try:
-            cursors = segment.create(_cursor_geometry(name, len(readers), build_hash))
+            slots = segment.create(Geometry(name, lib.TP_KIND_RING, capacity, record_bytes, schema, build_hash, len(readers)))
         except BaseException:
-            slots.detach()
-            segment.unlink(name)
+            cursors.detach()
+            segment.unlink(cursors.name)
             raise
-        ring = cls(slots, cursors)
-        ring._register(readers, first_position)
-        return ring
+        return cls(slots, cursors)
 
     @classmethod
     def attach(cls, name: str, variants: dict[str, np.dtype], *, build_hash: int = 0) -> "Ring":
         """Attach to a ring that another process created. SegmentError names what does not fit."""
         slots = segment.attach(name, lib.TP_KIND_RING, schema_of(**variants), build_hash=build_hash)
-        cursors = segment.attach(cursor_name(name), lib.TP_KIND_CURSORS, _CURSOR_SCHEMA, build_hash=build_hash)
-        if cursors.geometry.capacity != slots.geometry.readers + 1:
-            raise SegmentError(f"segment={cursor_name(name)}: blocks={cursors.geometry.capacity}, expected {slots.geometry.readers + 1}")
-        return cls(slots, cursors)
+        try:
+            return cls(slots, _attach_cursors(name, slots.geometry.readers + 1, build_hash))
+        except BaseException:
+            slots.detach()
+            raise
 
     def detach(self) -> None:
         del self.producer_block, self.reader_blocks
@@ -107,24 +118,28 @@ class Ring:
         return [bytes(reader["name"]).rstrip(b"\0").decode() for reader in self._readers()]
 
     def position(self) -> int:
-        """How many messages have been published: the true position, found from the slots and not from a cursor."""
-        newest = int(self.slots.view(np.dtype(np.int64)).reshape(self.capacity, -1)[:, 0].max())
-        return newest if newest else int(self.producer_block[1])
+        """How many messages have been published, modulo 2^64: found from the slots, since the cursor trails by up to a lap.
+
+        Exact while the producer is idle or dead. It looks at one slot for each doubling of the capacity, so a watcher
+        does not take the ring's lines away from the processes that trade on it.
+        """
+        start = int(self.producer_block[PRODUCER_POSITION])
+        sequences = self.slots.view(np.dtype(np.int64)).reshape(self.capacity, -1)[:, 0]
+
+        def unpublished(ahead: int) -> bool:
+            position = _wrapped(start + ahead)
+            return int(sequences[position & (self.capacity - 1)]) != _wrapped(position + 1)
+
+        return _wrapped(start + bisect_left(range(self.capacity), True, key=unpublished))
 
     def backlog(self) -> dict[str, int]:
         """Messages that each gating reader has yet to give back."""
+        positions = [int(block[READER_POSITION]) for block in self.reader_blocks]
         position = self.position()
-        return {name: position - int(block[READER_POSITION]) for name, block in zip(self.reader_names(), self.reader_blocks, strict=True)}
+        return {name: _wrapped(position - at) for name, at in zip(self.reader_names(), positions, strict=True)}
 
     def _readers(self) -> np.ndarray:
         return self.cursors.data[PRODUCER.itemsize :].view(READER)
-
-    def _register(self, readers: Sequence[str], first_position: int) -> None:
-        self.producer_block[1] = first_position
-        for record, name in zip(self._readers(), readers, strict=True):
-            record["position"] = first_position
-            record["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
-            record["mode"] = lib.TP_READER_GATING
 
 
 def cursor_name(ring: str) -> str:
@@ -136,6 +151,28 @@ _CURSOR_SCHEMA = schema_of(producer=PRODUCER, reader=READER)
 
 def _cursor_geometry(name: str, readers: int, build_hash: int) -> Geometry:
     return Geometry(cursor_name(name), lib.TP_KIND_CURSORS, readers + 1, READER.itemsize, _CURSOR_SCHEMA, build_hash, readers)
+
+
+def _wrapped(position: int) -> int:
+    """A position as the int64 that holds it: one past 2^63 - 1 is -2^63."""
+    return (position + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _attach_cursors(name: str, blocks: int, build_hash: int) -> Segment:
+    cursors = segment.attach(cursor_name(name), lib.TP_KIND_CURSORS, _CURSOR_SCHEMA, build_hash=build_hash)
+    if cursors.geometry.capacity != blocks:
+        cursors.detach()
+        raise SegmentError(f"segment={cursor_name(name)}: blocks={cursors.geometry.capacity}, expected {blocks}, as the ring has readers")
+    return cursors
+
+
+def _register(data: np.ndarray, readers: Sequence[str], first_position: int) -> None:
+    """Fill a new cursor segment's payload: the producer and every reader stand at the first position."""
+    data[: PRODUCER.itemsize].view(np.int64)[PRODUCER_POSITION] = first_position
+    for record, name in zip(data[PRODUCER.itemsize :].view(READER), readers, strict=True):
+        record["position"] = first_position
+        record["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        record["mode"] = lib.TP_READER_GATING
 
 
 def _private_line() -> np.ndarray:
@@ -154,5 +191,5 @@ def _check_shape(capacity: int, variants: dict[str, np.dtype], readers: Sequence
     if len(readers) > lib.TP_READERS_MAX or len(set(readers)) != len(readers):
         raise ValueError(f"readers={list(readers)}: expected at most {lib.TP_READERS_MAX} different names")
     for name in readers:
-        if not 0 < len(name.encode()) < READER["name"].itemsize:
-            raise ValueError(f"reader={name!r}: expected 1 to {READER['name'].itemsize - 1} bytes")
+        if not name.isascii() or not 0 < len(name) < READER["name"].itemsize:
+            raise ValueError(f"reader={name!r}: expected 1 to {READER['name'].itemsize - 1} ASCII characters")

@@ -5,10 +5,12 @@ stored last: an attacher either sees a whole segment or is told that it is still
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,26 +68,34 @@ class Segment:
         return self.data.view(np.int64)
 
     def detach(self) -> None:
-        """Let the mapping go as soon as no view needs it any more. The segment itself stays."""
-        del self.data
+        """Let the mapping go, now or with the last view made of it. The segment itself stays."""
+        mapping = self.mapping
+        del self.data, self.mapping
         with contextlib.suppress(BufferError):
-            self.mapping.close()
+            mapping.close()
         os.close(self.fd)
 
 
-def create(geometry: Geometry, *, mode: int = 0o600) -> Segment:
-    """Create, allocate, prefault and describe a segment. SegmentError where the name is taken or memory is short."""
+Prepare = Callable[[np.ndarray], None]
+
+
+def create(geometry: Geometry, *, mode: int = 0o600, prepare: Prepare | None = None) -> Segment:
+    """Create, allocate, prefault and describe a segment. SegmentError where the name is taken or memory is short.
+
+    `prepare` fills the zeroed payload (bytes) before anyone can attach.
+    """
     _check_name(geometry.name)
     try:
         handle = posix_ipc.SharedMemory(f"/{geometry.name}", posix_ipc.O_CREX, mode=mode)
     except posix_ipc.ExistentialError:
         raise SegmentError(
-            f"segment={geometry.name}: it exists already; another instance uses this name, or one died: `tickpath clean` removes what the dead left"
+            f"segment={geometry.name}: it exists already: another instance uses this name, or one died; "
+            "`tickpath clean` removes what the dead left"
         ) from None
     except (PermissionError, posix_ipc.PermissionsError, OSError) as error:
         raise SegmentError(f"segment={geometry.name}: cannot create it in {SHM}: {error}") from None
     try:
-        return _fill(geometry, handle.fd)
+        return _fill(geometry, handle.fd, prepare)
     except BaseException:
         os.close(handle.fd)
         unlink(geometry.name)
@@ -111,7 +121,8 @@ def attach(name: str, kind: int, schema: str, *, build_hash: int = 0, writable: 
             raise SegmentError(f"segment={name}: schema differs: {schema_difference(text, schema)}")
         if build_hash and int(identity["build_hash"]) != build_hash:
             raise SegmentError(
-                f"segment={name}: build={int(identity['build_hash']):#x}, expected {build_hash:#x}: processes of different builds do not trade together"
+                f"segment={name}: build={int(identity['build_hash']):#x}, expected {build_hash:#x}: "
+                "processes of different builds do not trade together"
             )
     except BaseException:
         os.close(fd)
@@ -138,19 +149,13 @@ def _check_name(name: str) -> None:
         raise SegmentError(f"segment={name!r}: expected a name of 1 to 200 characters without '/', not beginning with '.'")
 
 
-def _fill(geometry: Geometry, fd: int) -> Segment:
-    if lib.TP_SCHEMA_OFFSET + len(geometry.schema.encode()) > lib.TP_DATA_OFFSET:
-        raise SegmentError(f"segment={geometry.name}: schema of {len(geometry.schema)} characters: expected at most {lib.TP_DATA_OFFSET - lib.TP_SCHEMA_OFFSET}")
-    try:
-        os.posix_fallocate(fd, 0, geometry.total_bytes)
-    except OSError as error:
-        free = os.statvfs(SHM).f_bavail * os.statvfs(SHM).f_frsize
-        raise SegmentError(
-            f"segment={geometry.name}: cannot allocate bytes={geometry.total_bytes} in {SHM} (free bytes={free}): {error.strerror}; "
-            f"make rings smaller or `mount -o remount,size=... {SHM}`"
-        ) from None
-    mapping = mmap.mmap(fd, geometry.total_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+def _fill(geometry: Geometry, fd: int, prepare: Prepare | None) -> Segment:
     text = geometry.schema.encode()
+    room = lib.TP_DATA_OFFSET - lib.TP_SCHEMA_OFFSET
+    if len(text) > room:
+        raise SegmentError(f"segment={geometry.name}: schema of bytes={len(text)}: expected at most {room}")
+    _allocate(geometry, fd)
+    mapping = mmap.mmap(fd, geometry.total_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     mapping[lib.TP_SCHEMA_OFFSET : lib.TP_SCHEMA_OFFSET + len(text)] = text
     identity = np.frombuffer(mapping, IDENTITY, count=1)
     identity["layout_version"] = lib.TP_LAYOUT_VERSION
@@ -166,9 +171,26 @@ def _fill(geometry: Geometry, fd: int) -> Segment:
     identity["created_ns"] = time.time_ns()
     identity["schema_bytes"] = len(text)
     identity["readers"] = geometry.readers
+    segment = Segment(geometry, mapping, fd, writable=True)
+    if prepare is not None:
+        prepare(segment.data)
     # Stored last. The interpreter orders its own stores on x86-64, and attach re-checks every other field anyway.
     identity["magic"] = lib.TP_MAGIC
-    return Segment(geometry, mapping, fd, writable=True)
+    return segment
+
+
+def _allocate(geometry: Geometry, fd: int) -> None:
+    """Give the file all its pages. What cannot fit is refused before it fills the memory of those who trade."""
+    free = os.statvfs(SHM).f_bavail * os.statvfs(SHM).f_frsize
+    try:
+        if geometry.total_bytes > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.posix_fallocate(fd, 0, geometry.total_bytes)
+    except OSError as error:
+        raise SegmentError(
+            f"segment={geometry.name}: cannot allocate bytes={geometry.total_bytes} in {SHM} (free bytes={free}): {error.strerror}; "
+            f"make rings smaller or `mount -o remount,size=... {SHM}`"
+        ) from None
 
 
 def process_start(pid: int) -> int:
@@ -181,13 +203,15 @@ def process_start(pid: int) -> int:
 
 
 def _open(name: str, *, writable: bool) -> int:
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+    # O_NONBLOCK does nothing to a file, and keeps a FIFO of this name from stopping us for ever.
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(SHM / name, flags)
     except FileNotFoundError:
         raise SegmentError(f"segment={name}: there is none; is the instance running?") from None
     except OSError as error:
-        raise SegmentError(f"segment={name}: cannot open it: {error.strerror}") from None
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise SegmentError(f"segment={name}: cannot open it: {reason}") from None
     status = os.fstat(fd)
     problem = None
     if not stat.S_ISREG(status.st_mode):
@@ -197,7 +221,7 @@ def _open(name: str, *, writable: bool) -> int:
     elif status.st_mode & 0o007:
         problem = f"mode={stat.S_IMODE(status.st_mode):#o} lets others in, expected at most 0o660"
     elif status.st_nlink != 1:
-        problem = f"links={status.st_nlink}, expected 1: it is linked under another name too"
+        problem = f"links={status.st_nlink}, expected 1: it is linked under another name too, or was just removed"
     if problem:
         os.close(fd)
         raise SegmentError(f"segment={name}: {problem}")
@@ -210,9 +234,11 @@ def _map_checked(name: str, fd: int, kind: int, *, writable: bool) -> tuple[mmap
         raise SegmentError(f"segment={name}: bytes={size}, expected at least {lib.TP_DATA_OFFSET}: it is still being created, or cut short")
     access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=access)
-    identity = np.frombuffer(mapping, IDENTITY, count=1)[0].copy()
-    if identity["magic"] == 0:
+    shared = np.frombuffer(mapping, IDENTITY, count=1)[0]
+    # SYNC POINT (_fill's last store): the magic is looked at before anything that it vouches for.
+    if shared["magic"] == 0:
         raise SegmentError(f"segment={name}: magic=0: it is still being created, or its creator died; try again, then `tickpath clean`")
+    identity = shared.copy()
     expected = {
         "magic": lib.TP_MAGIC,
         "layout_version": lib.TP_LAYOUT_VERSION,
@@ -224,8 +250,9 @@ def _map_checked(name: str, fd: int, kind: int, *, writable: bool) -> tuple[mmap
         if int(identity[field]) != value:
             raise SegmentError(f"segment={name}: {field}={_shown(field, int(identity[field]))}, expected {_shown(field, value)}")
     capacity, record_bytes = int(identity["capacity"]), int(identity["record_bytes"])
-    if capacity < 1 or record_bytes < 8 or capacity * record_bytes != size - lib.TP_DATA_OFFSET:
-        raise SegmentError(f"segment={name}: capacity={capacity} x record_bytes={record_bytes}, expected {size - lib.TP_DATA_OFFSET} bytes in all")
+    payload = size - lib.TP_DATA_OFFSET
+    if capacity < 1 or record_bytes < 8 or capacity * record_bytes != payload:
+        raise SegmentError(f"segment={name}: capacity={capacity} x record_bytes={record_bytes}, expected {payload} bytes in all")
     if kind == lib.TP_KIND_RING and capacity & (capacity - 1):
         raise SegmentError(f"segment={name}: capacity={capacity}, expected a power of two")
     return mapping, identity
