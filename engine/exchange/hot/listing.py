@@ -1,0 +1,47 @@
+"""Which symbol is which instrument, and whether it trades."""
+
+import numpy as np
+from numba import njit
+
+TRADING = ord("T")
+NOT_TOLD = 0
+
+NOT_LISTED = -1
+
+
+@njit(cache=True, _nrt=False)
+def home_of(lookup, symbol):
+    """Where a symbol belongs in the lookup. Symbols differ most in their first bytes, which are the low ones."""
+    mixed = ((symbol ^ (symbol >> 29)) & 0x7FFFFFFF) * 0x9E3779B1
+    return (mixed >> 20) & (lookup.shape[0] - 1)
+
+
+@njit(cache=True, _nrt=False)
+def find_symbol(listing, symbol):
+    """The instrument of a packed symbol, or NOT_LISTED. At most half of the lookup is in use, so a search ends."""
+    lookup = listing.lookup
+    at = home_of(lookup, symbol)
+    while lookup[at] != NOT_LISTED:
+        if listing.symbols[lookup[at]] == symbol:
+            return np.int64(lookup[at])
+        at = (at + 1) & (lookup.shape[0] - 1)
+    return NOT_LISTED
+
+
+@njit(cache=True, _nrt=False)
+def list_symbol(listing, instrument, symbol):
+    """Name an instrument. The first name stays: a venue does not rename within a day."""
+    if listing.symbols[instrument] != 0 or symbol == 0 or find_symbol(listing, symbol) != NOT_LISTED:
+        return
+    listing.symbols[instrument] = symbol
+    lookup = listing.lookup
+    at = home_of(lookup, symbol)
+    while lookup[at] != NOT_LISTED:
+        at = (at + 1) & (lookup.shape[0] - 1)
+    lookup[at] = instrument
+
+
+@njit(cache=True, _nrt=False)
+def is_halted(listing, instrument):
+    """Whether the last trading action said anything but trading."""
+    return listing.states[instrument] != TRADING and listing.states[instrument] != NOT_TOLD

@@ -1,0 +1,239 @@
+"""Price-time priority on engine.book, and everything that follows from an order: ITCH for all, OUCH for the client it concerns.
+
+An order meets the best of the other side first, there the oldest first, at the resting order's price; what is left rests, or is
+cancelled where it was immediate-or-cancel. Trades with its own orders are possible, as nothing here prevents them.
+
+The same kernels serve a replayed file, where history has already decided what trades with what. Then only client orders are met
+(`clients_only`): history's own orders stay where history left them.
+
+`executed` of an order record is what the chain of replacements of a client's order has executed; of one of history's orders it is
+what our clients took from it, and history does not know of.
+"""
+
+import numpy as np
+from numba import njit
+
+from engine.book.hot import NONE, add_order, best_level, order_ref, reduce_order, side_row, worse_level
+from engine.exchange.hot.market import publish_add, publish_delete, publish_executed, publish_replace
+from engine.exchange.hot.reports import (
+    ADDED,
+    CANCEL_BY_SYSTEM,
+    IOC_CANCEL,
+    REMOVED,
+    book_fill,
+    change_open,
+    report_canceled,
+    report_executed,
+)
+from engine.exchange.hot.state import NEXT_MATCH, NEXT_REF, NO_OWNER, NOTHING, NOW_NS, OPEN
+from engine.layout import BUY, SELL
+
+NOT_FOUND = -1
+# Handles are positive, so this one stops nothing.
+NOBODY_STOPS = np.int64(-1)
+
+
+# The book's kernels are inlined wherever they are called. Here they are called from many places: once each is enough.
+@njit(cache=True, _nrt=False)
+def add(book, ref, instrument, side, px, qty):
+    return add_order(book, ref, instrument, side, px, qty)
+
+
+@njit(cache=True, _nrt=False)
+def take(book, handle, qty):
+    return reduce_order(book, handle, qty)
+
+
+@njit(cache=True, _nrt=False)
+def next_ref(words):
+    words[NEXT_REF] += 1
+    return words[NEXT_REF] - 1
+
+
+@njit(cache=True, _nrt=False)
+def crosses(side, px, other_px):
+    """Whether an order of `side` at px trades with one of the other side at other_px."""
+    return other_px <= px if side == BUY else other_px >= px
+
+
+@njit(cache=True, _nrt=False)
+def other_side(side):
+    return BUY + SELL - side
+
+
+# The client's live orders: table[user_ref modulo its size] has the handle, and the order's place in `live`.
+
+
+@njit(cache=True, _nrt=False)
+def find_client_order(client, orders, user_ref):
+    """The handle of the client's live order, or NOT_FOUND."""
+    handle = np.int64(client.table[user_ref & (client.table.shape[0] - 1)].handle)
+    return handle if handle != 0 and orders[handle].user_ref == user_ref else NOT_FOUND
+
+
+@njit(cache=True, _nrt=False)
+def remember(client, listing, stats, user_ref, handle, row):
+    slot = user_ref & (client.table.shape[0] - 1)
+    entry = client.table[slot]
+    entry.handle = handle
+    entry.place = client.words[OPEN]
+    client.live[client.words[OPEN]] = slot
+    client.words[OPEN] += 1
+    listing.resting[row] += 1
+    stats[0].open_orders = client.words[OPEN]
+
+
+@njit(cache=True, _nrt=False)
+def forget(client, listing, stats, user_ref, row):
+    entry = client.table[user_ref & (client.table.shape[0] - 1)]
+    client.words[OPEN] -= 1
+    last = client.live[client.words[OPEN]]
+    client.live[entry.place] = last
+    client.table[last].place = entry.place
+    entry.handle = 0
+    listing.resting[row] -= 1
+    stats[0].open_orders = client.words[OPEN]
+
+
+@njit(cache=True, _nrt=False)
+def execute_resting(venue, handle, qty, px, match):
+    """A resting order trades `qty`, at most what it has, at its own price."""
+    order = venue.book.orders[handle]
+    instrument = np.int64(order.instrument)
+    side = np.int64(order.side)
+    now_ns = venue.words[NOW_NS]
+    publish_executed(venue.market, now_ns, instrument, order_ref(venue.book, handle), qty, match, NOTHING)
+    order.executed += qty
+    if order.owner != NO_OWNER:
+        user_ref = np.int64(order.user_ref)
+        report_executed(venue.client, venue.stats, now_ns, user_ref, qty, px, ADDED, match)
+        book_fill(venue.positions, instrument, side, qty, px, -qty)
+        if order.qty == qty:
+            forget(venue.client, venue.listing, venue.stats, user_ref, side_row(instrument, side))
+    venue.stats[0].executions += 1
+    take(venue.book, handle, qty)
+
+
+@njit(cache=True, _nrt=False)
+def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop):
+    """Trade up to `qty` for an order of `side` that pays up to px (a sale: asks no less). Returns what is left of it.
+
+    stop: the handle of a resting order before which it ends, or NOBODY_STOPS.
+    """
+    book = venue.book
+    against = other_side(side)
+    left = qty
+    depth = 0
+    while left > 0:
+        level = worse_level(book, instrument, against, depth)
+        if level < 0 or not crosses(side, px, book.levels[level].px):
+            break
+        level_px = np.int64(book.levels[level].px)
+        handle = np.int64(book.levels[level].head)
+        while handle != NONE and handle != stop and left > 0:
+            after = np.int64(book.orders[handle].next)
+            if not clients_only or book.orders[handle].owner != NO_OWNER:
+                traded = min(left, np.int64(book.orders[handle].qty))
+                number = venue.words[NEXT_MATCH]
+                venue.words[NEXT_MATCH] = number + 1
+                if owner != NO_OWNER:
+                    report_executed(venue.client, venue.stats, venue.words[NOW_NS], user_ref, traded, level_px, REMOVED, number)
+                    book_fill(venue.positions, instrument, side, traded, level_px, NOTHING)
+                execute_resting(venue, handle, traded, level_px, number)
+                left -= traded
+            handle = after
+        if handle == stop:
+            break
+        # A level that has lost all its orders is gone: the next one has come up to its depth.
+        if book.levels[level].orders != 0:
+            depth += 1
+    return left
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def would_trade(venue, instrument, side, px, clients_only):
+    """Whether the best of the other side is within px. With clients_only: and some client order rests there."""
+    against = other_side(side)
+    if clients_only and venue.listing.resting[side_row(instrument, against)] == 0:
+        return False
+    level = best_level(venue.book, instrument, against)
+    return level >= 0 and crosses(side, px, venue.book.levels[level].px)
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags):
+    """Put what is left of an order on the book, and say nothing yet. Its handle, or what add_order said."""
+    handle = add(venue.book, ref, instrument, side, px, qty)
+    if handle < 0:
+        return handle
+    order = venue.book.orders[handle]
+    order.executed = executed
+    if owner != NO_OWNER:
+        order.owner = owner
+        order.user_ref = user_ref
+        order.flags = flags
+        remember(venue.client, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
+        change_open(venue.positions, instrument, side, qty)
+    return handle
+
+
+@njit(cache=True, _nrt=False)
+def submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, executed, flags, clients_only, tracking, attribution):
+    """A new order: trade what can be traded, rest the rest. Returns its handle where it rests, 0 where it is done, or why it cannot
+    rest (add_order). `executed` is what its chain had executed before."""
+    left = qty
+    if would_trade(venue, instrument, side, px, clients_only):
+        left = match(venue, instrument, side, px, qty, owner, user_ref, clients_only, NOBODY_STOPS)
+    if left == 0:
+        return 0
+    now_ns = venue.words[NOW_NS]
+    if immediate:
+        if owner != NO_OWNER:
+            report_canceled(venue.client, venue.stats, now_ns, user_ref, left, IOC_CANCEL)
+        return 0
+    handle = rest(venue, ref, instrument, side, px, left, owner, user_ref, executed + qty - left, flags)
+    if handle >= 0:
+        publish_add(venue.market, now_ns, instrument, venue.listing.symbols[instrument], ref, side, left, px, tracking, attribution)
+    elif owner != NO_OWNER:
+        report_canceled(venue.client, venue.stats, now_ns, user_ref, left, CANCEL_BY_SYSTEM)
+    return handle
+
+
+@njit(cache=True, _nrt=False)
+def withdraw(venue, handle, qty):
+    """Take `qty` off a resting order, at most what it has, and say nothing yet. Returns what is left of it."""
+    order = venue.book.orders[handle]
+    if order.owner != NO_OWNER:
+        instrument = np.int64(order.instrument)
+        side = np.int64(order.side)
+        if qty >= order.qty:
+            forget(venue.client, venue.listing, venue.stats, np.int64(order.user_ref), side_row(instrument, side))
+        change_open(venue.positions, instrument, side, -min(qty, np.int64(order.qty)))
+    return take(venue.book, handle, qty)
+
+
+@njit(cache=True, _nrt=False)
+def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_only, tracking):
+    """Replace a resting order by one with another ref, behind all others of its price; `qty` is what is to be open, not 0.
+
+    Returns as submit does. Published as U where nothing trades, otherwise as the old order's end and what becomes of the new one.
+    """
+    order = venue.book.orders[handle]
+    instrument = np.int64(order.instrument)
+    side = np.int64(order.side)
+    owner = np.int64(order.owner)
+    flags = np.int64(order.flags)
+    old_ref = order_ref(venue.book, handle)
+    now_ns = venue.words[NOW_NS]
+    withdraw(venue, handle, np.int64(order.qty))
+    if immediate or would_trade(venue, instrument, side, px, clients_only):
+        publish_delete(venue.market, now_ns, instrument, old_ref, tracking)
+        return submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, executed, flags, clients_only, tracking, NOTHING)
+    handle = rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags)
+    if handle >= 0:
+        publish_replace(venue.market, now_ns, instrument, old_ref, ref, qty, px, tracking)
+        return handle
+    publish_delete(venue.market, now_ns, instrument, old_ref, tracking)
+    if owner != NO_OWNER:
+        report_canceled(venue.client, venue.stats, now_ns, user_ref, qty, CANCEL_BY_SYSTEM)
+    return handle

@@ -1,0 +1,196 @@
+"""OUCH 5.0 in: a client's messages, checked, and done by hot/matching.py.
+
+A message that is none, or not as long as its table and its appendage say, is malformed: the session cannot go on. A message that
+is one but asks for what cannot be is rejected, with the reason. A user_ref that is not above the last is ignored, and counted; so are,
+as OUCH has it, cancels of what is not open or of less than is open anyway.
+"""
+
+import numpy as np
+from numba import njit
+
+from engine.book.hot import order_ref
+from engine.exchange.hot.listing import find_symbol, is_halted
+from engine.exchange.hot.market import publish_cancel, publish_delete
+from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw
+from engine.exchange.hot.reports import USER_CANCEL, report_accepted, report_canceled, report_rejected, report_replaced
+from engine.exchange.hot.state import CLOSED, IGNORED, LAST_USER_REF, NO, NOTHING, NOW_NS, THE_CLIENT
+from engine.gateway.ouch import (
+    CANCEL_ORDER,
+    ENTER_ORDER,
+    QUANTITY_MAX,
+    REJECT_CLOSED,
+    REJECT_INVALID_PRICE,
+    REJECT_INVALID_QUANTITY,
+    REJECT_INVALID_SIDE,
+    REJECT_INVALID_SYMBOL,
+    REJECT_OTHER,
+    REJECT_REPLACE_NOT_ALLOWED,
+    REPLACE_ORDER,
+    TIF_DAY,
+    TIF_IOC,
+)
+from engine.layout import BUY, SELL
+from engine.wire.hot.bytes import get_raw64, get_u16, get_u32, get_u64
+
+ENTER_CODE, ENTER_BYTES = ENTER_ORDER.code, ENTER_ORDER.length
+ENTER_USER_REF, ENTER_SIDE, ENTER_QTY = ENTER_ORDER["user_ref"], ENTER_ORDER["side"], ENTER_ORDER["quantity"]
+ENTER_SYMBOL, ENTER_PX, ENTER_TIF = ENTER_ORDER["symbol"], ENTER_ORDER["px"], ENTER_ORDER["tif"]
+ENTER_CAPACITY, ENTER_CLIENT_ID = ENTER_ORDER["capacity"], ENTER_ORDER["client_id"]
+ENTER_APPENDAGE = ENTER_ORDER["appendage_length"]
+
+REPLACE_CODE, REPLACE_BYTES = REPLACE_ORDER.code, REPLACE_ORDER.length
+REPLACE_ORIG, REPLACE_USER_REF, REPLACE_QTY = REPLACE_ORDER["orig_user_ref"], REPLACE_ORDER["user_ref"], REPLACE_ORDER["quantity"]
+REPLACE_PX, REPLACE_TIF, REPLACE_CLIENT_ID = REPLACE_ORDER["px"], REPLACE_ORDER["tif"], REPLACE_ORDER["client_id"]
+REPLACE_APPENDAGE = REPLACE_ORDER["appendage_length"]
+
+CANCEL_CODE, CANCEL_BYTES = CANCEL_ORDER.code, CANCEL_ORDER.length
+CANCEL_USER_REF, CANCEL_QTY = CANCEL_ORDER["user_ref"], CANCEL_ORDER["quantity"]
+
+# OUCH 5.0: prices are below 200,000 dollars.
+PX_LIMIT = 200_000 * 10_000
+
+DONE = True
+MALFORMED = False
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def handle_message(venue, source, at, length):
+    """Do what the OUCH message of `length` bytes at source[at:] asks. DONE or MALFORMED."""
+    code = source[at] if length > 0 else 0
+    if code == ENTER_CODE:
+        if length < ENTER_BYTES or length != ENTER_BYTES + get_u16(source, at + ENTER_APPENDAGE):
+            return MALFORMED
+        enter_order(venue, source, at)
+    elif code == REPLACE_CODE:
+        if length < REPLACE_BYTES or length != REPLACE_BYTES + get_u16(source, at + REPLACE_APPENDAGE):
+            return MALFORMED
+        replace_order(venue, source, at)
+    elif code == CANCEL_CODE:
+        if length < CANCEL_BYTES:
+            return MALFORMED
+        cancel_order(venue, get_u32(source, at + CANCEL_USER_REF), get_u32(source, at + CANCEL_QTY))
+    else:
+        return MALFORMED
+    return DONE
+
+
+@njit(cache=True, _nrt=False)
+def fault_of(venue, instrument, qty, px, tif):
+    """What a new order and a replacement must both pass: 0, or the reason to reject it."""
+    if qty < 1 or qty > QUANTITY_MAX:
+        return REJECT_INVALID_QUANTITY
+    if px < 1 or px >= PX_LIMIT:
+        return REJECT_INVALID_PRICE
+    if tif != TIF_DAY and tif != TIF_IOC:
+        return REJECT_OTHER
+    if venue.words[CLOSED] != 0 or is_halted(venue.listing, instrument):
+        return REJECT_CLOSED
+    return 0
+
+
+@njit(cache=True, _nrt=False)
+def is_new(venue, user_ref):
+    """Whether a user_ref is above the last; it is the last from then on."""
+    if user_ref <= venue.client.words[LAST_USER_REF]:
+        venue.words[IGNORED] += 1
+        return False
+    venue.client.words[LAST_USER_REF] = user_ref
+    return True
+
+
+@njit(cache=True, _nrt=False)
+def is_taken(client, user_ref):
+    """Whether an order that is still live has the place of this user_ref."""
+    return client.table[user_ref & (client.table.shape[0] - 1)].handle != 0
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def enter_order(venue, source, at):
+    venue.stats[0].orders += 1
+    user_ref = get_u32(source, at + ENTER_USER_REF)
+    if not is_new(venue, user_ref):
+        return
+    side = np.int64(source[at + ENTER_SIDE])
+    qty = get_u32(source, at + ENTER_QTY)
+    px = get_u64(source, at + ENTER_PX)
+    tif = source[at + ENTER_TIF]
+    symbol = get_raw64(source, at + ENTER_SYMBOL)
+    instrument = find_symbol(venue.listing, symbol)
+    if instrument < 0:
+        reason = REJECT_INVALID_SYMBOL
+    elif side != BUY and side != SELL:
+        reason = REJECT_INVALID_SIDE
+    else:
+        reason = fault_of(venue, instrument, qty, px, tif)
+    if reason == 0 and is_taken(venue.client, user_ref):
+        reason = REJECT_OTHER
+    if reason != 0:
+        report_rejected(venue, source, at + ENTER_CLIENT_ID, user_ref, reason)
+        return
+    ref = next_ref(venue.words)
+    report_accepted(venue, source, at, user_ref, side, qty, symbol, px, ref)
+    capacity = np.int64(source[at + ENTER_CAPACITY])
+    submit(venue, ref, instrument, side, px, qty, tif == TIF_IOC, THE_CLIENT, user_ref, NOTHING, capacity, NO, NOTHING, NOTHING)
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def replace_order(venue, source, at):
+    venue.stats[0].replaces += 1
+    orig_user_ref = get_u32(source, at + REPLACE_ORIG)
+    user_ref = get_u32(source, at + REPLACE_USER_REF)
+    if not is_new(venue, user_ref):
+        return
+    handle = find_client_order(venue.client, venue.book.orders, orig_user_ref)
+    if handle == NOT_FOUND:
+        report_rejected(venue, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))
+        return
+    order = venue.book.orders[handle]
+    qty = get_u32(source, at + REPLACE_QTY)
+    px = get_u64(source, at + REPLACE_PX)
+    tif = source[at + REPLACE_TIF]
+    instrument = np.int64(order.instrument)
+    reason = fault_of(venue, instrument, qty, px, tif)
+    mask = venue.client.table.shape[0] - 1
+    if reason == 0 and (user_ref & mask) != (orig_user_ref & mask) and is_taken(venue.client, user_ref):
+        reason = REJECT_OTHER
+    if reason != 0:
+        report_rejected(venue, source, at + REPLACE_CLIENT_ID, user_ref, reason)
+        return
+    executed = np.int64(order.executed)
+    if qty <= executed:
+        cut_order(venue, handle, np.int64(order.qty), USER_CANCEL)
+        return
+    ref = next_ref(venue.words)
+    symbol = venue.listing.symbols[instrument]
+    capacity = np.int64(order.flags)
+    side = np.int64(order.side)
+    report_replaced(venue, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity)
+    move(venue, handle, ref, px, qty - executed, tif == TIF_IOC, user_ref, executed, NO, NOTHING)
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def cancel_order(venue, user_ref, total_qty):
+    """Section 2.3: total_qty limits what may execute in all, what has been executed included; 0 cancels what is open."""
+    venue.stats[0].cancels += 1
+    handle = find_client_order(venue.client, venue.book.orders, user_ref)
+    if handle == NOT_FOUND:
+        return
+    order = venue.book.orders[handle]
+    keep = max(total_qty - np.int64(order.executed), 0)
+    if keep < order.qty:
+        cut_order(venue, handle, np.int64(order.qty) - keep, USER_CANCEL)
+
+
+@njit(cache=True, _nrt=False)
+def cut_order(venue, handle, qty, reason):
+    """Take `qty` off a client's resting order, which keeps its place, and tell everybody."""
+    order = venue.book.orders[handle]
+    now_ns = venue.words[NOW_NS]
+    instrument = np.int64(order.instrument)
+    ref = order_ref(venue.book, handle)
+    if qty == order.qty:
+        publish_delete(venue.market, now_ns, instrument, ref, NOTHING)
+    else:
+        publish_cancel(venue.market, now_ns, instrument, ref, qty, NOTHING)
+    report_canceled(venue.client, venue.stats, now_ns, np.int64(order.user_ref), qty, reason)
+    withdraw(venue, handle, qty)

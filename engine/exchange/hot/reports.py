@@ -1,0 +1,195 @@
+"""OUCH 5.0 out: what the client is told, as sequenced SoupBinTCP packets in its log, and its account on the positions board.
+
+The log is a ring of the newest packets, so that a client which comes back gets what it missed. hot/session.py copies it to the wire.
+"""
+
+import numpy as np
+from numba import njit
+
+from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, NOTHING, NOW_NS
+from engine.gateway.ouch import (
+    ACCEPTED,
+    CANCEL_BY_USER,
+    CANCEL_IOC,
+    CANCELED,
+    ENTER_ORDER,
+    EXECUTED,
+    LIQUIDITY_ADDED,
+    LIQUIDITY_REMOVED,
+    REJECTED,
+    REPLACE_ORDER,
+    REPLACED,
+    STATE_LIVE,
+)
+from engine.gateway.soupbintcp import PAYLOAD_AT, SEQUENCED, TYPE_AT
+from engine.layout import BUY
+from engine.wire.hot.bytes import put_raw64, put_u16, put_u32, put_u64
+from shm.hot import board_close, board_open
+
+TIMESTAMP = ACCEPTED["timestamp"]
+CLIENT_ID_BYTES = np.int64(14)
+
+# Typed, as NOTHING is.
+ACCEPTED_CODE, ACCEPTED_BYTES = np.int64(ACCEPTED.code), np.int64(ACCEPTED.length)
+ACCEPTED_USER_REF, ACCEPTED_SIDE, ACCEPTED_QTY = ACCEPTED["user_ref"], ACCEPTED["side"], ACCEPTED["quantity"]
+ACCEPTED_SYMBOL, ACCEPTED_PX, ACCEPTED_TIF = ACCEPTED["symbol"], ACCEPTED["px"], ACCEPTED["tif"]
+ACCEPTED_DISPLAY, ACCEPTED_REF, ACCEPTED_CAPACITY = ACCEPTED["display"], ACCEPTED["order_ref"], ACCEPTED["capacity"]
+ACCEPTED_SWEEP, ACCEPTED_CROSS, ACCEPTED_STATE = ACCEPTED["sweep"], ACCEPTED["cross"], ACCEPTED["state"]
+ACCEPTED_CLIENT_ID, ACCEPTED_APPENDAGE = ACCEPTED["client_id"], ACCEPTED["appendage_length"]
+
+ENTER_DISPLAY, ENTER_TIF, ENTER_CAPACITY = ENTER_ORDER["display"], ENTER_ORDER["tif"], ENTER_ORDER["capacity"]
+ENTER_SWEEP, ENTER_CROSS, ENTER_CLIENT_ID = ENTER_ORDER["sweep"], ENTER_ORDER["cross"], ENTER_ORDER["client_id"]
+
+REPLACED_CODE, REPLACED_BYTES = np.int64(REPLACED.code), np.int64(REPLACED.length)
+REPLACED_ORIG, REPLACED_USER_REF, REPLACED_SIDE = REPLACED["orig_user_ref"], REPLACED["user_ref"], REPLACED["side"]
+REPLACED_QTY, REPLACED_SYMBOL, REPLACED_PX = REPLACED["quantity"], REPLACED["symbol"], REPLACED["px"]
+REPLACED_TIF, REPLACED_DISPLAY, REPLACED_REF = REPLACED["tif"], REPLACED["display"], REPLACED["order_ref"]
+REPLACED_CAPACITY, REPLACED_SWEEP, REPLACED_CROSS = REPLACED["capacity"], REPLACED["sweep"], REPLACED["cross"]
+REPLACED_STATE, REPLACED_CLIENT_ID, REPLACED_APPENDAGE = REPLACED["state"], REPLACED["client_id"], REPLACED["appendage_length"]
+NO_CROSS = ord("N")
+
+AGAIN_TIF, AGAIN_DISPLAY, AGAIN_SWEEP = REPLACE_ORDER["tif"], REPLACE_ORDER["display"], REPLACE_ORDER["sweep"]
+AGAIN_CLIENT_ID = REPLACE_ORDER["client_id"]
+
+CANCELED_CODE, CANCELED_BYTES = np.int64(CANCELED.code), np.int64(CANCELED.length)
+CANCELED_USER_REF, CANCELED_QTY, CANCELED_REASON = CANCELED["user_ref"], CANCELED["quantity"], CANCELED["reason"]
+# OUCH 5.0, cancel reasons: cancelled by the system; here on a lost connection, or where the book has no room.
+CANCEL_BY_SYSTEM = np.int64(ord("Z"))
+USER_CANCEL, IOC_CANCEL = np.int64(CANCEL_BY_USER), np.int64(CANCEL_IOC)
+ADDED, REMOVED = np.int64(LIQUIDITY_ADDED), np.int64(LIQUIDITY_REMOVED)
+
+EXECUTED_CODE, EXECUTED_BYTES = np.int64(EXECUTED.code), np.int64(EXECUTED.length)
+EXECUTED_USER_REF, EXECUTED_QTY, EXECUTED_PX = EXECUTED["user_ref"], EXECUTED["quantity"], EXECUTED["px"]
+EXECUTED_LIQUIDITY, EXECUTED_MATCH, EXECUTED_APPENDAGE = EXECUTED["liquidity"], EXECUTED["match"], EXECUTED["appendage_length"]
+
+REJECTED_CODE, REJECTED_BYTES = np.int64(REJECTED.code), np.int64(REJECTED.length)
+REJECTED_USER_REF, REJECTED_REASON, REJECTED_CLIENT_ID = REJECTED["user_ref"], REJECTED["reason"], REJECTED["client_id"]
+
+
+@njit(cache=True, _nrt=False)
+def open_report(client, stats, code, length, now_ns):
+    """The next sequenced packet: where in the log its message begins, with type and time written."""
+    count = client.words[LOGGED]
+    at = (count % (client.log.shape[0] // LOG_SLOT_BYTES)) * LOG_SLOT_BYTES
+    put_u16(client.log, at, length + PAYLOAD_AT - TYPE_AT)
+    client.log[at + TYPE_AT] = SEQUENCED
+    client.words[LOGGED] = count + 1
+    stats[0].reports += 1
+    at += PAYLOAD_AT
+    client.log[at] = code
+    put_u64(client.log, at + TIMESTAMP, now_ns)
+    return at
+
+
+@njit(cache=True, _nrt=False)
+def copy_bytes(target, at, source, start, length):
+    for byte in range(length):
+        target[at + byte] = source[start + byte]
+
+
+@njit(cache=True, _nrt=False)
+def report_accepted(venue, source, start, user_ref, side, qty, symbol, px, ref):
+    """The enter order message at source[start:] was accepted; what it said is said back."""
+    log = venue.client.log
+    at = open_report(venue.client, venue.stats, ACCEPTED_CODE, ACCEPTED_BYTES, venue.words[NOW_NS])
+    put_u32(log, at + ACCEPTED_USER_REF, user_ref)
+    log[at + ACCEPTED_SIDE] = side
+    put_u32(log, at + ACCEPTED_QTY, qty)
+    put_raw64(log, at + ACCEPTED_SYMBOL, symbol)
+    put_u64(log, at + ACCEPTED_PX, px)
+    log[at + ACCEPTED_TIF] = source[start + ENTER_TIF]
+    log[at + ACCEPTED_DISPLAY] = source[start + ENTER_DISPLAY]
+    put_u64(log, at + ACCEPTED_REF, ref)
+    log[at + ACCEPTED_CAPACITY] = source[start + ENTER_CAPACITY]
+    log[at + ACCEPTED_SWEEP] = source[start + ENTER_SWEEP]
+    log[at + ACCEPTED_CROSS] = source[start + ENTER_CROSS]
+    log[at + ACCEPTED_STATE] = STATE_LIVE
+    copy_bytes(log, at + ACCEPTED_CLIENT_ID, source, start + ENTER_CLIENT_ID, CLIENT_ID_BYTES)
+    put_u16(log, at + ACCEPTED_APPENDAGE, NOTHING)
+    venue.stats[0].accepted += 1
+
+
+@njit(cache=True, _nrt=False)
+def report_replaced(venue, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity):
+    """The replace order message at source[start:] was accepted, with `qty` open now."""
+    log = venue.client.log
+    at = open_report(venue.client, venue.stats, REPLACED_CODE, REPLACED_BYTES, venue.words[NOW_NS])
+    put_u32(log, at + REPLACED_ORIG, orig_user_ref)
+    put_u32(log, at + REPLACED_USER_REF, user_ref)
+    log[at + REPLACED_SIDE] = side
+    put_u32(log, at + REPLACED_QTY, qty)
+    put_raw64(log, at + REPLACED_SYMBOL, symbol)
+    put_u64(log, at + REPLACED_PX, px)
+    log[at + REPLACED_TIF] = source[start + AGAIN_TIF]
+    log[at + REPLACED_DISPLAY] = source[start + AGAIN_DISPLAY]
+    put_u64(log, at + REPLACED_REF, ref)
+    log[at + REPLACED_CAPACITY] = capacity
+    log[at + REPLACED_SWEEP] = source[start + AGAIN_SWEEP]
+    log[at + REPLACED_CROSS] = NO_CROSS
+    log[at + REPLACED_STATE] = STATE_LIVE
+    copy_bytes(log, at + REPLACED_CLIENT_ID, source, start + AGAIN_CLIENT_ID, CLIENT_ID_BYTES)
+    put_u16(log, at + REPLACED_APPENDAGE, NOTHING)
+
+
+@njit(cache=True, _nrt=False)
+def report_canceled(client, stats, now_ns, user_ref, qty, reason):
+    """`qty` shares were taken off the book."""
+    log = client.log
+    at = open_report(client, stats, CANCELED_CODE, CANCELED_BYTES, now_ns)
+    put_u32(log, at + CANCELED_USER_REF, user_ref)
+    put_u32(log, at + CANCELED_QTY, qty)
+    log[at + CANCELED_REASON] = reason
+
+
+@njit(cache=True, _nrt=False)
+def report_executed(client, stats, now_ns, user_ref, qty, px, liquidity, match):
+    log = client.log
+    at = open_report(client, stats, EXECUTED_CODE, EXECUTED_BYTES, now_ns)
+    put_u32(log, at + EXECUTED_USER_REF, user_ref)
+    put_u32(log, at + EXECUTED_QTY, qty)
+    put_u64(log, at + EXECUTED_PX, px)
+    log[at + EXECUTED_LIQUIDITY] = liquidity
+    put_u64(log, at + EXECUTED_MATCH, match)
+    put_u16(log, at + EXECUTED_APPENDAGE, NOTHING)
+    stats[0].client_executions += 1
+
+
+@njit(cache=True, _nrt=False)
+def report_rejected(venue, source, client_id_at, user_ref, reason):
+    log = venue.client.log
+    at = open_report(venue.client, venue.stats, REJECTED_CODE, REJECTED_BYTES, venue.words[NOW_NS])
+    put_u32(log, at + REJECTED_USER_REF, user_ref)
+    put_u16(log, at + REJECTED_REASON, reason)
+    copy_bytes(log, at + REJECTED_CLIENT_ID, source, client_id_at, CLIENT_ID_BYTES)
+    venue.stats[0].rejected += 1
+
+
+@njit(cache=True, _nrt=False)
+def change_open(positions, instrument, side, change_qty):
+    """What the client has open on one side of an instrument."""
+    version = board_open(positions, instrument)
+    line = positions[instrument]
+    if side == BUY:
+        line.open_buy += change_qty
+    else:
+        line.open_sell += change_qty
+    board_close(positions, instrument, version)
+
+
+@njit(cache=True, _nrt=False)
+def book_fill(positions, instrument, side, qty, px, open_change_qty):
+    """One of the client's executions, and by how much it changed what it has open."""
+    version = board_open(positions, instrument)
+    line = positions[instrument]
+    line.fills += 1
+    if side == BUY:
+        line.position += qty
+        line.bought += qty
+        line.cash -= qty * px
+        line.open_buy += open_change_qty
+    else:
+        line.position -= qty
+        line.sold += qty
+        line.cash += qty * px
+        line.open_sell += open_change_qty
+    board_close(positions, instrument, version)

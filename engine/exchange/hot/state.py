@@ -1,0 +1,178 @@
+"""What the exchange's kernels work on. engine/exchange/stage.py makes the arrays; every word has its name here."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.book.hot import Book
+from engine.feed.hot.state import UNZIP_FAILED as FEED_UNZIP_FAILED
+
+# Constants that kernels hand to other kernels are typed: numba compiles a kernel once more for every literal that it is called with.
+NOTHING = np.int64(0)
+NO = np.bool_(False)
+YES = np.bool_(True)
+
+# Refs and match numbers below this are history's own; those of our clients and of generated flow are dense from here on.
+FIRST_REF = 1 << 40
+FIRST_MATCH = 1 << 40
+
+# Words of Venue.words.
+NOW_NS = 0  # nanoseconds since midnight: stamped on everything published and reported; never goes back
+NEXT_REF = 1
+NEXT_MATCH = 2
+IGNORED = 3  # orders and replaces whose user_ref is not above the last one: OUCH ignores them silently
+CLOSED = 4  # the session has ended: no more orders
+VENUE_WORDS = 8
+
+# Words of Market.words.
+MARKET_FD = 0
+HEAD = 1  # number of the packet that is being filled; those from TAIL on wait to be sent
+TAIL = 2
+PACKET_SIZE = 3  # bytes in the packet that is being filled, its header included
+PACKET_MESSAGES = 4
+PUBLISHED = 5  # messages so far: the next one's sequence number is PUBLISHED + 1
+MARKET_SENT_NS = 6  # when something was last sent, on the wall clock
+DROPPED = 7  # packets given up because the queue was full
+MARKET_WORDS = 8
+
+# Words of Client.words.
+CLIENT_FD = 0
+STATE = 1
+IN_BEGIN = 2  # inbound[IN_BEGIN:IN_END] was received and not yet read
+IN_END = 3
+OUT_BEGIN = 4  # outbound[OUT_BEGIN:OUT_END] is still to be sent
+OUT_END = 5
+HEARD_NS = 6  # on the wall clock
+SENT_NS = 7
+LOGGED = 8  # sequenced messages so far, connected or not
+COPIED = 9  # those that have been copied to outbound
+LAST_USER_REF = 10
+OPEN = 11  # live orders
+GOODBYE = 12  # the end of session has been put into outbound
+CLIENT_WORDS = 16
+
+# Values of STATE.
+NOBODY = 0
+CONNECTED = 1
+UP = 2
+LEAVING = 3  # the connection is closed, and what the client has open is being cancelled
+
+# The owner of an order: nobody's (history, generated flow), or the client's. With more clients these become their numbers.
+NO_OWNER = np.int64(0)
+THE_CLIENT = np.int64(1)
+
+#   A SoupBinTCP packet of the largest OUCH message (71 bytes) fits a slot of the client's log.
+LOG_SLOT_BYTES = 72
+
+
+class Market(NamedTuple):
+    """The market data publisher: packets (n x PACKET_BYTES_MAX + one header,) uint8, n a power of two, each with its session filled
+    in; sizes (n,) int64; words (MARKET_WORDS,) int64."""
+
+    packets: np.ndarray
+    sizes: np.ndarray
+    words: np.ndarray
+
+
+class Client(NamedTuple):
+    """One client's account and connection: words (CLIENT_WORDS,) int64; table (a power of two,) records (handle, place) by user_ref;
+    live (as many,) uint32: slots of the table that hold a live order; log (slots x LOG_SLOT_BYTES,) uint8: the newest sequenced packets;
+    inbound, outbound: uint8 buffers; login (uint8,): username 6, password 10, session 10, then the login accepted packet."""
+
+    words: np.ndarray
+    table: np.ndarray
+    live: np.ndarray
+    log: np.ndarray
+    inbound: np.ndarray
+    outbound: np.ndarray
+    login: np.ndarray
+
+
+class Listing(NamedTuple):
+    """What is listed, by instrument: symbols (65,536,) int64 as packed text, 0 none; lookup (131,072,) int32: instruments hashed by
+    symbol, -1 none; states (65,536,) uint8: trading state as ASCII, 0 not told; resting (131,072,) int64: live client orders by side."""
+
+    symbols: np.ndarray
+    lookup: np.ndarray
+    states: np.ndarray
+    resting: np.ndarray
+
+
+class Venue(NamedTuple):
+    """All that matching touches: positions is a board of POSITION, stats one EXCHANGE_STATS record, words (VENUE_WORDS,) int64."""
+
+    book: Book
+    market: Market
+    client: Client
+    listing: Listing
+    positions: np.ndarray
+    stats: np.ndarray
+    words: np.ndarray
+
+
+# Words of Flow.words.
+SYMBOLS = 0  # how many; they are instruments 1 to SYMBOLS
+SCRIPT = 1  # how far the opening has come: directory, system events, first orders
+NEXT_NS = 2  # when the next event is due, since midnight
+FLOW_WORDS = 4
+
+
+class Flow(NamedTuple):
+    """Generated flow: words (FLOW_WORDS,) int64; random (1,) uint64; mean_ns (1,) float64: mean time between events; anchor and
+    reference (symbols,) float64 prices; moved_ns (symbols,) int64; refs (symbols x 2 x SLOTS,) int64: the orders that flow has placed."""
+
+    words: np.ndarray
+    random: np.ndarray
+    mean_ns: np.ndarray
+    anchor: np.ndarray
+    reference: np.ndarray
+    moved_ns: np.ndarray
+    refs: np.ndarray
+
+
+# Words of Replay.words.
+FILE_FD = 0
+FROM = 1  # buffer[FROM:TO] has been read and not yet applied
+TO = 2
+FILE_ENDED = 3
+STARTED = 4
+LAST_TS_NS = 5  # the last message's time, and when it was due on the wall clock
+DUE_NS = 6
+SILENCE_NS = 7
+# Set by the thread that unzips the file (engine/feed/source.py), which knows this place.
+UNZIP_FAILED = FEED_UNZIP_FAILED
+REPLAY_WORDS = UNZIP_FAILED + 1
+
+
+class Replay(NamedTuple):
+    """A file's replay: words (REPLAY_WORDS,) int64; buffer uint8; pace (1,) float64: wall nanoseconds for one of history's, 0 flat out."""
+
+    words: np.ndarray
+    buffer: np.ndarray
+    pace: np.ndarray
+
+
+# Words of Exchange.words.
+LISTEN_FD = 0
+FLOW_KIND = 1
+MIDNIGHT_NS = 2
+WINDOW = 3  # messages that may be under way to the feed handler; 0: do not look
+THROTTLED = 4  # whether it is being waited for
+FLOW_OVER = 5
+GOODBYES = 6  # end of session packets sent
+EXCHANGE_WORDS = 8
+
+# Values of FLOW_KIND.
+FLOW_NONE = 0
+FLOW_GENERATED = 1
+FLOW_REPLAY = 2
+
+
+class Exchange(NamedTuple):
+    """The state of the exchange's step: control and words (EXCHANGE_WORDS,) are int64 words."""
+
+    venue: Venue
+    flow: Flow
+    replay: Replay
+    control: np.ndarray
+    words: np.ndarray

@@ -1,0 +1,186 @@
+"""One turn of the simulated exchange.
+
+    client's bytes ──▶ session ──▶ orders ──┐                     ┌──▶ MoldUDP64 packets ──▶ market data
+                                            ├──▶ matching, book ──┤
+    generated flow, or a file's history ────┘                     └──▶ client's log ──▶ reports
+
+Flow runs while the instance trades. With WINDOW set it waits for the feed handler to keep up, so that a replay flat out does not overrun
+the socket. When the instance has drained and all is sent, both sessions are ended.
+"""
+
+from numba import njit
+
+from engine.exchange.hot.flow import generate_next
+from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room
+from engine.exchange.hot.replay import ENDED, history_now, replay_next
+from engine.exchange.hot.session import (
+    NOT_A_PACKET,
+    NOT_WHOLE,
+    PACKETS_PER_STEP,
+    accept,
+    all_told,
+    leave,
+    packet_bytes,
+    receive,
+    speak,
+    sweep,
+    take_packet,
+)
+from engine.exchange.hot.state import (
+    CLOSED,
+    CONNECTED,
+    FLOW_KIND,
+    FLOW_OVER,
+    FLOW_REPLAY,
+    GOODBYES,
+    HEAD,
+    IN_BEGIN,
+    LEAVING,
+    LISTEN_FD,
+    MIDNIGHT_NS,
+    NOBODY,
+    NOW_NS,
+    PUBLISHED,
+    STATE,
+    TAIL,
+    THROTTLED,
+    UP,
+    WINDOW,
+)
+from engine.layout import CONTROL, PHASE_DRAINING, PHASE_STARTING, PHASE_TRADING
+from engine.messages.hot.stamp import now_tsc, wall_ns
+from shm.atomics import load_acquire, store_release
+
+FLOW_PER_STEP = 32
+END_PACKETS = 3
+
+# Words of Exchange.control.
+PHASE = CONTROL.fields["phase"][1] // 8
+DRAINED = CONTROL.fields["drained"][1] // 8
+FEED_SEQUENCE = CONTROL.fields["feed_sequence"][1] // 8
+FLOW_DONE = CONTROL.fields["flow_done"][1] // 8
+CONTROL_PUBLISHED = CONTROL.fields["published"][1] // 8
+
+
+@njit(cache=True, _nrt=False)
+def step(exchange, clock):
+    """Do a bounded amount of work. Returns the number of things done, or why a replay cannot go on (below 0)."""
+    venue = exchange.venue
+    now_ns = wall_ns(clock, now_tsc(clock))
+    phase = load_acquire(exchange.control, PHASE)
+    done = serve(exchange, now_ns)
+    flown = 0
+    if phase == PHASE_TRADING:
+        flown = run_flow(exchange, now_ns)
+    elif phase != PHASE_STARTING:
+        end_flow(exchange)
+    done += speak(venue, now_ns)
+    done += flush(venue.market, venue.stats, now_ns)
+    store_release(exchange.control, CONTROL_PUBLISHED, venue.market.words[PUBLISHED])
+    if exchange.words[GOODBYES] < END_PACKETS:
+        keep_market_alive(venue.market, now_ns)
+        if phase == PHASE_DRAINING and load_acquire(exchange.control, DRAINED) != 0:
+            done += say_end(exchange, now_ns)
+    return flown if flown < 0 else done + flown
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def tell_time(exchange, now_ns):
+    """Set the venue's clock for what a client is about to do: our own time, or where history stands."""
+    venue = exchange.venue
+    if exchange.words[FLOW_KIND] == FLOW_REPLAY:
+        history_now(exchange.replay, venue, now_ns)
+    else:
+        venue.words[NOW_NS] = max(venue.words[NOW_NS], now_ns - exchange.words[MIDNIGHT_NS])
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def serve(exchange, now_ns):
+    """The client's side of a turn: let it in, hear it, do what it asks, and clear up after it. Returns the number of things done."""
+    venue = exchange.venue
+    client = venue.client
+    words = client.words
+    if words[STATE] == NOBODY:
+        return accept(client, venue.stats, exchange.words[LISTEN_FD], now_ns)
+    if words[STATE] == LEAVING:
+        tell_time(exchange, now_ns)
+        return 1 + sweep(venue)
+    done = 0
+    if packet_bytes(words, client.inbound) == NOT_WHOLE and receive(client, venue.stats, now_ns) > 0:
+        done = 1
+    for _ in range(PACKETS_PER_STEP):
+        if (words[STATE] != UP and words[STATE] != CONNECTED) or not market_has_room(venue.market):
+            break
+        size = packet_bytes(words, client.inbound)
+        if size == NOT_WHOLE:
+            break
+        tell_time(exchange, now_ns)
+        at = words[IN_BEGIN]
+        words[IN_BEGIN] = at + size
+        done += 1
+        if size == NOT_A_PACKET or not take_packet(venue, now_ns, at, size):
+            venue.stats[0].malformed += 1
+            leave(client)
+    return done
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def may_publish(exchange):
+    """Whether flow may go on: the queue of packets has room, and the feed handler is not too far behind."""
+    venue = exchange.venue
+    if not market_has_room(venue.market):
+        return False
+    words = exchange.words
+    if words[WINDOW] == 0:
+        return True
+    # The feed handler's word is the next message that it expects; it is 0 before there is a feed handler.
+    behind = venue.market.words[PUBLISHED] - max(load_acquire(exchange.control, FEED_SEQUENCE) - 1, 0)
+    if behind < words[WINDOW]:
+        words[THROTTLED] = 0
+        return True
+    if words[THROTTLED] == 0:
+        words[THROTTLED] = 1
+        venue.stats[0].throttled += 1
+    return False
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def run_flow(exchange, now_ns):
+    """Some of the flow that is due. Returns how much was done, or why a replay cannot go on."""
+    words = exchange.words
+    for done in range(FLOW_PER_STEP):
+        if words[FLOW_OVER] != 0 or not may_publish(exchange):
+            return done
+        if words[FLOW_KIND] == FLOW_REPLAY:
+            outcome = replay_next(exchange.replay, exchange.venue, now_ns)
+            if outcome == ENDED:
+                end_flow(exchange)
+            elif outcome < 0:
+                return outcome
+            if outcome <= 0:
+                return done
+        elif not generate_next(exchange.flow, exchange.venue, now_ns - words[MIDNIGHT_NS]):
+            return done
+    return FLOW_PER_STEP
+
+
+@njit(cache=True, _nrt=False)
+def end_flow(exchange):
+    """No more background flow, and the supervisor may know."""
+    if exchange.words[FLOW_OVER] == 0:
+        exchange.words[FLOW_OVER] = 1
+        store_release(exchange.control, FLOW_DONE, 1)
+
+
+@njit(cache=True, _nrt=False)
+def say_end(exchange, now_ns):
+    """End both sessions, once everything has been sent: three packets to the market; the client is told by speak."""
+    venue = exchange.venue
+    words = venue.market.words
+    if words[TAIL] != words[HEAD] or not (venue.words[CLOSED] != 0 or all_told(venue.client)):
+        return 0
+    venue.words[CLOSED] = 1
+    if not end_session(venue.market, now_ns):
+        return 0
+    exchange.words[GOODBYES] += 1
+    return 1
