@@ -187,7 +187,8 @@ def judge_reference(risk, clock, now_tsc, instrument, px):
     if version <= 0:
         return REASON_NO_REFERENCE
     quote = risk.quote[0]
-    if quote.flags != BOOK_VALID:
+    # By name: in plain Python `quote.flags` is numpy's own attribute of a record and not its field.
+    if quote["flags"] != BOOK_VALID:
         return REASON_BOOK_NOT_VALID
     if quote.bid_sz <= 0 or quote.ask_sz <= 0:
         return REASON_NO_REFERENCE

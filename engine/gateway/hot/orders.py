@@ -125,7 +125,7 @@ def enter(table, order, open_qty, executed_qty):
     entry.instrument = order.instrument
     entry.side = order.side
     entry.state = PENDING_NEW
-    entry.flags = 0
+    entry.marks = 0
     entry.tif = order.tif
     return index
 
@@ -133,9 +133,9 @@ def enter(table, order, open_qty, executed_qty):
 @njit(cache=True, _nrt=False, forceinline=True)
 def settle(entry):
     """The state of an order that may still trade, from what is under way."""
-    if entry.flags & ACKNOWLEDGED == 0:
+    if entry.marks & ACKNOWLEDGED == 0:
         entry.state = PENDING_NEW
-    elif entry.flags & CANCEL_PENDING != 0:
+    elif entry.marks & CANCEL_PENDING != 0:
         entry.state = PENDING_CANCEL
     elif entry.replaced_by != 0:
         entry.state = PENDING_REPLACE
@@ -159,7 +159,7 @@ def finish(table, index, stats):
         stats[0].open_orders -= 1
         entry.state = DONE
         entry.open = 0
-        entry.flags |= PRESUMED_DEAD
+        entry.marks |= PRESUMED_DEAD
         heir = entry.replaced_by
     return first
 

@@ -46,7 +46,7 @@ PENDING_REPLACE = 3
 PENDING_CANCEL = 4
 DONE = 5
 
-# Flags of an order.
+# Marks of an order (a record's `flags` would be numpy's own under NUMBA_DISABLE_JIT).
 ACKNOWLEDGED = 1  # the venue has accepted it
 CANCEL_PENDING = 2  # some cancel of it is under way
 CANCEL_SENT = 4  # a cancel of all of it has been sent
@@ -59,7 +59,7 @@ BROKEN = 2
 
 #   0          8    16     24         32         40         48            56           58     59      60      61    62     64
 #   +----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+------+
-#   | order_id | px | open | executed | sent_tsc | replaces | replaced_by | instrument | side | state | flags | tif | pad  |
+#   | order_id | px | open | executed | sent_tsc | replaces | replaced_by | instrument | side | state | marks | tif | pad  |
 #   +----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+------+
 # One line an order, found by its id modulo the table's size.
 #   open          what may still trade; of a replacement under way: what would be open if the venue took it now
@@ -68,7 +68,7 @@ BROKEN = 2
 ORDER_ENTRY = np.dtype(
     [
         ("order_id", "i8"), ("px", "i8"), ("open", "i8"), ("executed", "i8"), ("sent_tsc", "i8"), ("replaces", "i8"), ("replaced_by", "i8"),
-        ("instrument", "u2"), ("side", "u1"), ("state", "u1"), ("flags", "u1"), ("tif", "u1"), ("pad", "u2"),
+        ("instrument", "u2"), ("side", "u1"), ("state", "u1"), ("marks", "u1"), ("tif", "u1"), ("pad", "u2"),
     ],
     align=True,
 )  # fmt: skip

@@ -190,9 +190,9 @@ def encode(gateway, order, target, counted_qty, executed_qty):
     wire, table = gateway.wire, gateway.table
     if order.kind == MSG_CANCEL:
         entry = table[target]
-        entry.flags |= CANCEL_PENDING
+        entry.marks |= CANCEL_PENDING
         if order.qty == 0:
-            entry.flags |= CANCEL_SENT
+            entry.marks |= CANCEL_SENT
         settle(entry)
         encode_cancel(wire, order.order_id, order.qty + executed_qty if order.qty != 0 else 0)
         return CANCEL_AT, CANCEL_BYTES, target
@@ -235,8 +235,8 @@ def sweep(gateway, tsc):
             break
         entry = table[session[SWEEP_NEXT] & (table.shape[0] - 1)]
         session[SWEEP_NEXT] += 1
-        if entry.state != FREE and entry.state != DONE and entry.flags & CANCEL_SENT == 0:
-            entry.flags |= CANCEL_PENDING | CANCEL_SENT
+        if entry.state != FREE and entry.state != DONE and entry.marks & CANCEL_SENT == 0:
+            entry.marks |= CANCEL_PENDING | CANCEL_SENT
             settle(entry)
             encode_cancel(gateway.wire, entry.order_id, 0)
             send(session, gateway.wire, gateway.stats, CANCEL_AT, CANCEL_BYTES, tsc)

@@ -119,8 +119,8 @@ def venue_ns(session, inbound, at):
 
 @njit(cache=True, _nrt=False)
 def time_first_report(gateway, entry):
-    if entry.flags & REPORTED == 0:
-        entry.flags |= REPORTED
+    if entry.marks & REPORTED == 0:
+        entry.marks |= REPORTED
         record(gateway.hops[HOP_EXCHANGE_TO_REPORT], gateway.session[RECEIVED_TSC] - entry.sent_tsc)
 
 
@@ -160,12 +160,12 @@ def on_accepted(gateway, clock, at):
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
-    if entry.flags & ACKNOWLEDGED != 0 or entry.state == DONE:
+    if entry.marks & ACKNOWLEDGED != 0 or entry.state == DONE:
         stats[0].duplicates += 1
         return APPLIED
     head = head_of(table, index)
     before = chain_open(table, head)
-    entry.flags |= ACKNOWLEDGED
+    entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + ACCEPTED_PX)
     entry.open = min(entry.open, get_u32(inbound, at + ACCEPTED_QTY))
     time_first_report(gateway, entry)
@@ -232,7 +232,7 @@ def on_canceled(gateway, clock, at):
     before = chain_open(table, head)
     qty = get_u32(inbound, at + CANCELED_QTY)
     entry.open = max(entry.open - qty, 0)
-    entry.flags &= ~CANCEL_PENDING & 0xFF
+    entry.marks &= ~CANCEL_PENDING & 0xFF
     time_first_report(gateway, entry)
     stats[0].cancelled += 1
     tell(gateway, clock, at, entry, MSG_CANCELLED, entry.px, qty, VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON]), 0, 0)
@@ -249,14 +249,14 @@ def on_replaced(gateway, clock, at):
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
-    if entry.flags & ACKNOWLEDGED != 0:
+    if entry.marks & ACKNOWLEDGED != 0:
         stats[0].duplicates += 1
         return APPLIED
     qty = get_u32(inbound, at + REPLACED_QTY)
     before = 0
-    if entry.flags & PRESUMED_DEAD != 0:
+    if entry.marks & PRESUMED_DEAD != 0:
         # Presumed wrongly: what the venue says lives does, and counts.
-        entry.flags &= ~PRESUMED_DEAD & 0xFF
+        entry.marks &= ~PRESUMED_DEAD & 0xFF
         entry.open = qty
         stats[0].open_orders += 1
     else:
@@ -270,7 +270,7 @@ def on_replaced(gateway, clock, at):
         entry.replaces = 0
         # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
         entry.open = min(entry.open, qty)
-    entry.flags |= ACKNOWLEDGED
+    entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + REPLACED_PX)
     time_first_report(gateway, entry)
     stats[0].replaced += 1
@@ -289,11 +289,11 @@ def on_rejected(gateway, clock, at):
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
-    if entry.flags & PRESUMED_DEAD != 0:
+    if entry.marks & PRESUMED_DEAD != 0:
         # Its rejection was told when its order was done.
-        entry.flags &= ~PRESUMED_DEAD & 0xFF
+        entry.marks &= ~PRESUMED_DEAD & 0xFF
         return APPLIED
-    if entry.state == DONE or entry.flags & ACKNOWLEDGED != 0:
+    if entry.state == DONE or entry.marks & ACKNOWLEDGED != 0:
         stats[0].duplicates += 1
         return APPLIED
     time_first_report(gateway, entry)
@@ -314,7 +314,7 @@ def on_cancel_rejected(gateway, at):
         gateway.stats[0].unknown_reports += 1
         return APPLIED
     entry = gateway.table[index]
-    entry.flags &= ~(CANCEL_PENDING | CANCEL_SENT) & 0xFF
+    entry.marks &= ~(CANCEL_PENDING | CANCEL_SENT) & 0xFF
     settle(entry)
     return APPLIED
 

@@ -1,0 +1,367 @@
+"""A gateway and everything around it for tests: a scripted venue on the other end of a real socket, and a clock that stands still.
+
+The venue is plain Python and speaks SoupBinTCP and OUCH through the tables of engine/gateway; nothing is replaced or patched. Nothing
+sleeps: `settle` sends a heartbeat each way through the streams, and when both have arrived everything before them has.
+"""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from numba import config
+
+from engine.gateway import ouch, soupbintcp
+from engine.gateway.hot.step import step
+from engine.gateway.stage import GatewayStage, packet
+from engine.layout import (
+    BOOK_VALID,
+    BUY,
+    CONTROL,
+    GATEWAY_STATS,
+    INSTRUMENT,
+    MSG_ACCEPTED,
+    MSG_BROKEN,
+    MSG_CANCEL,
+    MSG_CANCELLED,
+    MSG_EXECUTED,
+    MSG_NEW,
+    MSG_REJECTED,
+    MSG_REPLACE,
+    MSG_REPLACED,
+    ORDER,
+    ORDERS,
+    PHASE_TRADING,
+    POSITION,
+    QUOTE,
+    REPORT,
+    REPORTS,
+    TIF_DAY,
+    pack_symbol,
+)
+from engine.messages.hot.stamp import NOW
+from engine.risk.limits import Limits
+from engine.runtime.clock import simulated_clock
+from shm.hot import EMPTY, advance, claim, commit, poll, release
+from shm.layout import HISTOGRAM
+from shm.ring import Ring
+from shm.table import Board, Table
+
+PLAIN = bool(config.DISABLE_JIT)
+PATIENCE_S = 10.0
+LINES = 16
+AAPL, MSFT = 3, 9
+PX = 1_000_000
+MIDNIGHT_NS = 1_700_000_000 * 10**9
+START_TSC = 10**12
+SECOND = 10**9
+LIMITS: dict[str, Any] = {
+    "order_qty_max": 100_000,
+    "order_notional_max": 1e9,
+    "collar_bps": 500.0,
+    "position_max": 10**9,
+    "message_rate_per_s": 1_000_000,
+    "message_burst": 1_000_000,
+    "reference_age_max_ms": 86_400_000.0,
+}
+KINDS = {
+    MSG_ACCEPTED: "accepted",
+    MSG_REPLACED: "replaced",
+    MSG_CANCELLED: "cancelled",
+    MSG_EXECUTED: "executed",
+    MSG_REJECTED: "rejected",
+    MSG_BROKEN: "broken",
+}
+
+
+class Venue:
+    """The other end: a listening socket, one client, and what it said, parsed as it comes."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.client: socket.socket | None = None
+        self.stream = b""
+        self.heard: list[tuple[str, Any]] = []
+        self.match = 1_000
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.listener.getsockname()
+        return host, port
+
+    def accept(self) -> None:
+        self.listener.settimeout(PATIENCE_S)
+        self.client, _ = self.listener.accept()
+        self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.client.settimeout(PATIENCE_S)
+
+    def send(self, raw: bytes) -> None:
+        assert self.client is not None
+        self.client.sendall(raw)
+
+    def say(self, message: Any, **fields: Any) -> None:
+        self.send(sequenced(message, **fields))
+
+    def hear(self) -> None:
+        """Read and parse whatever has arrived."""
+        if self.client is None:
+            return
+        self.client.setblocking(False)
+        try:
+            while got := self.client.recv(1 << 16):
+                self.stream += got
+        except BlockingIOError:
+            pass
+        finally:
+            self.client.settimeout(PATIENCE_S)
+        while len(self.stream) >= 2 and len(self.stream) >= 2 + (length := int.from_bytes(self.stream[:2], "big")):
+            self.heard.append(parsed(self.stream[2 : 2 + length]))
+            self.stream = self.stream[2 + length :]
+
+    def hang_up(self, *, reset: bool = False) -> None:
+        assert self.client is not None
+        if reset:
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        self.client.close()
+        self.client = None
+
+    def close(self) -> None:
+        self.listener.close()
+        if self.client is not None:
+            self.hang_up()
+
+
+def sequenced(message: Any, **fields: Any) -> bytes:
+    """A sequenced packet holding an OUCH message whose unimportant fields are filled in."""
+    usual: dict[str, Any] = {
+        "timestamp": 5, "side": "B", "symbol": "AAPL", "px": PX, "tif": "0", "display": "Y", "order_ref": 1, "capacity": "P", "sweep": "N",
+        "cross": "N", "state": "L", "client_id": "", "appendage_length": 0, "liquidity": "A", "reason": "U", "quantity_prevented": 0,
+    }  # fmt: skip
+    wanted = {entry.name for entry in message.fields} - {"type"}
+    assert fields.keys() <= wanted, fields.keys() - wanted
+    return packet(soupbintcp.SEQUENCED, message.encode(**{name: value for name, value in usual.items() if name in wanted} | fields))
+
+
+def parsed(raw: bytes) -> tuple[str, Any]:
+    """A client's packet as (kind, fields)."""
+    kind, payload = raw[0], raw[1:]
+    if kind == soupbintcp.UNSEQUENCED:
+        message = ouch.INBOUND_BY_CODE[payload[0]]
+        return message.name, message.decode(payload)
+    if kind == soupbintcp.LOGIN_REQUEST.code:
+        return "login", soupbintcp.LOGIN_REQUEST.decode(raw)
+    assert payload == b""
+    return {soupbintcp.CLIENT_HEARTBEAT: "heartbeat", soupbintcp.LOGOUT: "logout"}[kind], None
+
+
+class House:
+    """A gateway with everything around it, its strategy's end of the rings, and its venue."""
+
+    def __init__(self, *, login: bool = True, reports_capacity: int = 1024, limits: dict[str, Any] | None = None, **options: Any) -> None:
+        prefix = f"test-gateway-{uuid.uuid4().hex[:12]}"
+        self.made: list[Any] = []
+        self.orders = self._keep(Ring.create(f"{prefix}.orders", 1024, ORDERS, ["gateway"]))
+        self.reports = self._keep(Ring.create(f"{prefix}.reports", reports_capacity, REPORTS, ["strategy"]))
+        self.quotes = self._keep(Board.create(f"{prefix}.quotes", QUOTE, LINES))
+        self.instruments = self._keep(Board.create(f"{prefix}.instruments", INSTRUMENT, LINES))
+        self.positions = self._keep(Board.create(f"{prefix}.positions", POSITION, LINES))
+        self.stats_table = self._keep(Table.create(f"{prefix}.stats", GATEWAY_STATS))
+        self.control_table = self._keep(Table.create(f"{prefix}.control", CONTROL))
+        self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, 8))
+        self.control = self.control_table.records[0]
+        self.stats = self.stats_table.records[0]
+        self.clock = simulated_clock(START_TSC, base_ns=MIDNIGHT_NS)
+        self.venue = Venue()
+        self.prepare_boards()
+        self.stage = self.gateway(limits=Limits(**LIMITS | (limits or {})), **options)
+        self.venue.accept()
+        self.into = self.orders.producer(ORDER)
+        self.out = self.reports.consumer("strategy", REPORT)
+        self.last_id = 0
+        self.ending = 0
+        self.pings = 0
+        self.kept: list[dict[str, Any]] = []
+        if login:
+            self.login()
+
+    def gateway(self, **options: Any) -> GatewayStage:
+        usual: dict[str, Any] = {
+            "address": self.venue.address, "username": "TICK", "password": "PATH", "limits": Limits(**LIMITS), "midnight_ns": MIDNIGHT_NS,
+            "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12,
+        }  # fmt: skip
+        return GatewayStage(
+            orders=self.orders, reports=self.reports, quotes=self.quotes, instruments=self.instruments, positions=self.positions,
+            stats=self.stats_table, control=self.control_table, hops=self.hops, **usual | options,
+        )  # fmt: skip
+
+    def _keep(self, made: Any) -> Any:
+        self.made.append(made)
+        return made
+
+    def prepare_boards(self) -> None:
+        for line, symbol in ((AAPL, "AAPL"), (MSFT, "MSFT")):
+            self.instruments.records[line].symbol = pack_symbol(symbol)
+            quote = self.quotes.records[line]
+            quote.flags, quote.bid_px, quote.bid_sz, quote.ask_px, quote.ask_sz = BOOK_VALID, PX - 100, 100, PX + 100, 100
+            quote.origin_tsc = START_TSC
+            self.instruments.words()[line][0] = self.quotes.words()[line][0] = 2
+        self.control.phase = PHASE_TRADING
+
+    def close(self) -> None:
+        self.stage.close()
+        self.venue.close()
+        for made in self.made:
+            made.unlink()
+
+    # The gateway's turns.
+
+    def turn(self) -> int:
+        done = step(self.stage.state, self.clock)
+        if done < 0:
+            self.ending = done
+        return done
+
+    def turn_until(self, reached: Callable[[], bool], what: str, *, drained: bool = True) -> None:
+        """Turn, with the venue and (unless not `drained`) the strategy reading what comes, until `reached` is true."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached():
+            self.turn()
+            self.venue.hear()
+            if drained:
+                self.kept += self.read()
+            assert time.monotonic() < deadline, f"never came: {what}; stats={self.stats}"
+
+    def turn_to_the_end(self) -> int:
+        self.turn_until(lambda: self.ending != 0, "the end of the session")
+        assert self.turn() == self.ending
+        assert self.control.session_up == 0
+        return self.ending
+
+    def login(self) -> None:
+        self.turn_until(lambda: any(kind == "login" for kind, _ in self.venue.heard), "the login request")
+        self.venue.send(login_accepted())
+        self.turn_until(lambda: bool(self.control.session_up), "the login")
+        self.venue.heard.clear()
+
+    def settle(self) -> list[tuple[str, Any]]:
+        """Let everything that is under way arrive, both ways. Returns what the venue heard since it was last asked."""
+        self.turn_until(lambda: not self.orders.backlog()["gateway"], "all orders to be taken")
+        self.pings += 1
+        self.venue.send(packet(soupbintcp.SERVER_HEARTBEAT))
+        self.turn_until(lambda: self.stats.heartbeats_received >= self.pings, "a heartbeat")
+        beats = int(self.stats.heartbeats_sent)
+        self.turn_until(lambda: self.stats.heartbeats_sent > beats or self.let_time_pass(), "our heartbeat")
+        self.turn_until(lambda: bool(self.venue.heard) and self.venue.heard[-1][0] == "heartbeat", "our heartbeat there")
+        heard = [said for said in self.venue.heard if said[0] != "heartbeat"]
+        self.venue.heard.clear()
+        return heard
+
+    def let_time_pass(self) -> bool:
+        """A tenth of a second, once nothing is left to do. Always False."""
+        if self.turn() == 0:
+            self.clock.words[NOW] += SECOND // 10
+        return False
+
+    # The strategy's end.
+
+    def put(self, kind: int, **fields: Any) -> int:
+        index = claim(self.into)
+        assert index >= 0
+        order = self.into.slots[index]
+        usual = {
+            "origin_tsc": int(self.clock.words[NOW]), "ts_ns": 0, "kind": kind, "flags": 0, "instrument": AAPL, "age_tsc": 0, "px": PX,
+            "qty": 100, "order_id": 0, "target_id": 0, "side": BUY, "tif": TIF_DAY, "strategy": 0,
+        }  # fmt: skip
+        for name, value in (usual | fields).items():
+            order[name] = value
+        commit(self.into, index)
+        return int(order.order_id)
+
+    def new(self, **fields: Any) -> int:
+        self.last_id += 1
+        return self.put(MSG_NEW, **{"order_id": self.last_id} | fields)
+
+    def replace(self, target: int, **fields: Any) -> int:
+        self.last_id += 1
+        return self.put(MSG_REPLACE, **{"order_id": self.last_id, "target_id": target} | fields)
+
+    def cancel(self, order_id: int, **fields: Any) -> int:
+        return self.put(MSG_CANCEL, **{"order_id": order_id, "qty": 0} | fields)
+
+    def live(self, **fields: Any) -> int:
+        """An order that the venue has accepted; what was said on the way is forgotten."""
+        order_id = self.new(**fields)
+        self.settle()
+        self.venue.say(ouch.ACCEPTED, user_ref=order_id, quantity=fields.get("qty", 100))
+        self.settle()
+        self.told()
+        return order_id
+
+    def told(self) -> list[dict[str, Any]]:
+        """The reports since the strategy was last asked."""
+        found, self.kept = self.kept + self.read(), []
+        return found
+
+    def read(self) -> list[dict[str, Any]]:
+        found = []
+        while (index := poll(self.out)) != EMPTY:
+            record = self.out.slots[index]
+            found.append({"is": KINDS[int(record["kind"])]} | {name: int(record[name]) for name in record.dtype.names})
+            advance(self.out)
+        release(self.out)
+        return found
+
+    # What the gateway believes.
+
+    def entry(self, order_id: int) -> Any:
+        return self.stage.state.table[order_id & (len(self.stage.state.table) - 1)]
+
+    def state_of(self, order_id: int) -> int:
+        assert self.entry(order_id).order_id == order_id
+        return int(self.entry(order_id).state)
+
+    def line(self, instrument: int = AAPL) -> dict[str, int]:
+        record = self.positions.records[instrument]
+        assert record.version % 2 == 0
+        return {name: int(record[name]) for name in ("position", "cash", "bought", "sold", "fills", "open_buy", "open_sell")}
+
+    def opens(self, instrument: int = AAPL) -> tuple[int, int]:
+        line = self.line(instrument)
+        return line["open_buy"], line["open_sell"]
+
+
+def login_accepted(sequence: int = 1, session: str = "S1") -> bytes:
+    message = soupbintcp.LOGIN_ACCEPTED.encode(session=session.rjust(10), sequence=str(sequence).rjust(20))
+    return packet(message[0], message[1:])
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Compile before the first test's patience begins to run out."""
+    house = House(login=False)
+    house.turn()
+    house.close()
+
+
+@pytest.fixture
+def houses(compiled: None) -> Iterator[Callable[..., House]]:
+    built: list[House] = []
+
+    def build(**options: Any) -> House:
+        built.append(House(**options))
+        return built[-1]
+
+    yield build
+    for house in built:
+        house.close()
+
+
+@pytest.fixture
+def house(houses: Callable[..., House]) -> House:
+    return houses()
+
+
+def brief(reports: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(report[name] for name in ("is", *names)) for report in reports]
