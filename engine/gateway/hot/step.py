@@ -33,7 +33,7 @@ from engine.gateway.hot.orders import (
     standing_of_target,
 )
 from engine.gateway.hot.reports import refuse
-from engine.gateway.hot.session import NOT_WHOLE, begin, keep_alive, packet_bytes, read_packets, receive, send, send_pending
+from engine.gateway.hot.session import NOT_WHOLE, SESSION_ENDED, begin, keep_alive, packet_bytes, read_packets, receive, send, send_pending
 from engine.gateway.hot.state import (
     CANCEL_PENDING,
     CANCEL_SENT,
@@ -86,7 +86,7 @@ def step(gateway, clock):
     """Do a bounded amount of work. Returns the number of things done, or the reason (below 0) why the session is over."""
     session = gateway.session
     if session[STATE] == OVER:
-        return session[ENDING]
+        return ending_of(session)
     tsc = now_tsc(clock)
     done = 0
     if session[STATE] == CONNECTED:
@@ -108,8 +108,16 @@ def step(gateway, clock):
         keep_alive(gateway, clock, now_tsc(clock))
     tell_drained(gateway)
     if session[STATE] == OVER:
-        return session[ENDING]
+        return ending_of(session)
     return done
+
+
+@njit(cache=True, _nrt=False)
+def ending_of(session):
+    """The reason to leave the loop; 0 where the instance had drained and the venue said its goodbye in order."""
+    if session[ENDING] == SESSION_ENDED and session[DRAINED] != 0:
+        return 0
+    return session[ENDING]
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
