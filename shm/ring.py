@@ -18,8 +18,8 @@ from shm.hot import BLOCK_WORDS, LIMIT, LOCAL_WORDS, POSITION, PRODUCER_POSITION
 from shm.layout import LINE_BYTES, PRODUCER, READER, schema_of
 from shm.segment import Geometry, Segment, SegmentError
 
-# Behind this many slots the reader streams lines out of the shared cache instead of waiting for each to bounce:
-# a larger ring does not lower latency, and is several times faster one way (perf/bench_ring.py).
+# 4 MiB: room for a burst. One way it is as fast as any size; a round trip takes some 20 ns more than in a ring that fits
+# a core's own L2 cache (16,384 slots where that is 1 MiB). perf/bench_ring.py has the table.
 RECOMMENDED_CAPACITY = 65_536
 
 
