@@ -17,6 +17,8 @@ from engine.runtime.placement import Place
 from engine.runtime.stages import Run
 
 TICK_S = 0.02
+# After one process is found dead, the time for those it takes along to die too.
+GRIEF_S = 0.1
 SESSION_PATIENCE_S = 20.0
 DRAIN_PATIENCE_S = 5.0
 EXIT_PATIENCE_S = 5.0
@@ -32,6 +34,15 @@ class Child:
     errors_fd: int
     status: int | None = None
     said: bytes = b""
+
+    @property
+    def was_killed(self) -> bool:
+        return self.status is not None and os.WIFSIGNALED(self.status)
+
+    @property
+    def misused(self) -> bool:
+        """Whether it ended because of what the user asked for."""
+        return self.status is not None and os.WIFEXITED(self.status) and os.WEXITSTATUS(self.status) == process.EXIT_MISUSE
 
     @property
     def ending(self) -> str:
@@ -170,8 +181,8 @@ class Supervisor:
         if self.signals:
             self.outcome.why = f"{signal.Signals(self.signals[0]).name} received"
             return True
-        if dead := self._dead():
-            self._blame(dead)
+        if self._dead():
+            self._blame()
             return True
         if hung := self._hung():
             self._fail(f"{hung.place.name} (pid {hung.pid}) hangs: no heartbeat for {HUNG_AFTER_S:.0f} s")
@@ -182,14 +193,14 @@ class Supervisor:
     def _state(self, child: Child) -> int:
         return int(self.instance.processes.records[child.slot]["state"])
 
-    def _dead(self) -> Child | None:
-        """The first child that has ended, if any."""
+    def _dead(self) -> bool:
+        """Reap what has ended; whether any child has."""
         for child in self.children:
             if child.status is None:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
                 if pid:
                     child.status = status
-        return next((child for child in self.children if child.status is not None), None)
+        return any(child.status is not None for child in self.children)
 
     def _hung(self) -> Child | None:
         now_tsc = process.lib.tp_rdtsc()
@@ -200,18 +211,23 @@ class Supervisor:
                 return child
         return None
 
-    def _blame(self, child: Child) -> None:
-        said = self._said(child)
-        self._fail(f"{child.place.name} (pid {child.pid}) {child.ending}" + (f": {said}" if said else ""))
-        if child.status is not None and os.WIFEXITED(child.status) and os.WEXITSTATUS(child.status) == process.EXIT_MISUSE:
+    def _blame(self) -> None:
+        """Name every process that is dead. One death brings others (a venue's, the gateway's): what was killed comes first."""
+        time.sleep(GRIEF_S)
+        self._dead()
+        dead = sorted((child for child in self.children if child.status is not None), key=lambda child: not child.was_killed)
+        for child in dead:
+            said = self._said(child)
+            self._fail(f"{child.place.name} (pid {child.pid}) {child.ending}" + (f": {said}" if said else ""))
+        if all(child.misused for child in dead):
             self.outcome.code = process.EXIT_MISUSE
-            self.outcome.failures = [said]
+            self.outcome.failures = [self._said(child) for child in dead]
         # Whoever died, the open orders must not outlive the run: while the gateway lives it cancels them.
-        if self.traded_s and "gateway" not in child.place.stages:
+        if self.traded_s and not any("gateway" in child.place.stages for child in dead):
             self._phase(PHASE_DRAINING)
-            self._settle_without(child)
+            self._wait_for_gateway()
 
-    def _settle_without(self, dead: Child) -> None:
+    def _wait_for_gateway(self) -> None:
         deadline = time.monotonic() + 1.0
         while not self.instance.control.records["drained"][0] and time.monotonic() < deadline:
             time.sleep(TICK_S)
