@@ -25,7 +25,6 @@ profile_read() {     # profile_read FILE
         number=$(( number + 1 ))
         [[ $line == "#"* ]] && continue
         line=${line%%[[:space:]]#*}
-        line=${line%$'\r'}
         [[ $line =~ ^[[:space:]]*$ ]] && continue
         [[ $line =~ ^[[:space:]]*([^=[:space:]]+)[[:space:]]*=[[:space:]]*(.*)$ ]] ||
             die 2 "$file:$number: '$line' is not 'key = value'"
