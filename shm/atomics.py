@@ -12,13 +12,14 @@ Words are read and written as int64. A kernel's signed `+` and `-` are undefined
 and LLVM then turns `a - b < 0` into `a < b`), so positions, which may wrap, go through wrap_add and wrap_sub.
 """
 
-import time
 from typing import Any
 
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from shm._shim import lib
 
 I64 = ir.IntType(64)
 
@@ -73,7 +74,7 @@ if config.DISABLE_JIT:
     def prefetch_write(array: Any, index: int) -> None: ...
 
     def read_tsc() -> int:
-        return time.perf_counter_ns()
+        return int(lib.tp_rdtsc())
 
     def wrap_add(a: int, b: int) -> int:
         return (int(a) + int(b) + (1 << 63)) % (1 << 64) - (1 << 63)
