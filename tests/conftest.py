@@ -1,0 +1,44 @@
+"""What every test shares: names in /dev/shm of its own, and the check that it leaves none behind."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine  # noqa: F401  (names the kernel cache before numba is imported)
+from shm.layout import IDENTITY
+from shm.segment import SHM
+
+_COUNTER = itertools.count()
+_PREFIX = f"pytest-{os.getpid()}-"
+
+
+@pytest.fixture
+def instance() -> str:
+    """A name that no other test, and no other test run on this machine, uses."""
+    return f"{_PREFIX}{next(_COUNTER)}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_in_shared_memory() -> Iterator[None]:
+    before = set(SHM.iterdir())
+    yield
+    left = sorted(path for path in set(SHM.iterdir()) - before if _is_ours(path))
+    for path in left:
+        path.unlink(missing_ok=True)
+    assert not left, f"left behind: {[str(path) for path in left]}"
+
+
+def _is_ours(path: Path) -> bool:
+    """Other test runs may work on this machine at the same time; what they make is theirs to remove."""
+    if path.name.startswith(_PREFIX):
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(IDENTITY.itemsize)
+    except OSError:
+        return False
+    return len(head) == IDENTITY.itemsize and int(np.frombuffer(head, IDENTITY)[0]["creator_pid"]) == os.getpid()

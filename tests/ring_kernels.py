@@ -1,0 +1,132 @@
+"""Kernels that tests run in two processes. They yield where they wait, since test machines have few cores, and give up in the end."""
+
+import numpy as np
+from numba import njit
+
+from engine.wire.hot.syscalls import yield_core
+from shm.atomics import load_acquire
+from shm.hot import advance, board_close, board_open, board_read, claim, commit, has_messages, poll, release
+
+# A message with room for seven words, each derived from its number: any byte that is wrong or torn shows.
+MESSAGE = np.dtype([("sequence", "u8"), *((name, "i8") for name in "abcdefg")])
+
+PATIENCE_YIELDS = 20_000_000
+STUCK = -1
+
+
+@njit(cache=True, _nrt=False)
+def fill(message, number):
+    message.a = number
+    message.b = number ^ 0x5555555555555555
+    message.c = number * 3
+    message.d = -number
+    message.e = number + (1 << 40)
+    message.f = ~number
+    message.g = number * number
+
+
+@njit(cache=True, _nrt=False)
+def is_whole(message, number):
+    low = message.a == number and message.b == number ^ 0x5555555555555555 and message.c == number * 3 and message.d == -number
+    return low and message.e == number + (1 << 40) and message.f == ~number and message.g == number * number
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def write_numbers(out, count):
+    """Publish messages 0 .. count - 1. How many were published: less than `count` means that no reader moved for too long."""
+    patience = PATIENCE_YIELDS
+    for number in range(count):
+        index = claim(out)
+        while index < 0:
+            yield_core()
+            patience -= 1
+            if patience == 0:
+                return number
+            index = claim(out)
+        fill(out.slots[index], number)
+        commit(out, index)
+    return count
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def read_numbers(into, count, batch):
+    """Read messages 0 .. count - 1 and give them back every `batch`. How many were whole and in order, up to the first that was not."""
+    patience = PATIENCE_YIELDS
+    for number in range(count):
+        index = poll(into)
+        while index < 0:
+            yield_core()
+            patience -= 1
+            if patience == 0:
+                return number
+            index = poll(into)
+        if not is_whole(into.slots[index], number):
+            return number
+        advance(into)
+        if (number + 1) % batch == 0:
+            release(into)
+    release(into)
+    return count
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def read_batches(into, count, batch):
+    """As read_numbers, waiting for whole batches. `batch` divides `count`."""
+    patience = PATIENCE_YIELDS
+    for first in range(0, count, batch):
+        while not has_messages(into, batch):
+            yield_core()
+            patience -= 1
+            if patience == 0:
+                return first
+        for number in range(first, first + batch):
+            index = poll(into)
+            if index < 0 or not is_whole(into.slots[index], number):
+                return number
+            advance(into)
+        release(into)
+    return count
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def write_board(board, stop):
+    """Overwrite line 0 with 1, 2, 3, ... until stop[0] is set; the last number."""
+    number = 0
+    while load_acquire(stop, 0) == 0:
+        number += 1
+        version = board_open(board, 0)
+        fill(board[0], number)
+        board_close(board, 0, version)
+    return number
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def read_board(board, copy, reads, seen):
+    """Read line 0 `reads` times while it changes. Adds to seen: whole, busy, torn, went back, changed since the last whole one."""
+    last_version = 0
+    for _ in range(reads):
+        version = board_read(board, 0, copy)
+        if version < 0:
+            seen[1] += 1
+        elif version > 0:
+            number = copy[0].a
+            if not is_whole(copy[0], number) or version != 2 * number:
+                seen[2] += 1
+            elif version < last_version:
+                seen[3] += 1
+            else:
+                seen[0] += 1
+                seen[4] += version != last_version
+                last_version = version
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def await_word(words, value):
+    """Spin until words[0] is `value`, as a kernel does on a stop word. 0, or STUCK."""
+    patience = PATIENCE_YIELDS
+    while load_acquire(words, 0) != value:
+        yield_core()
+        patience -= 1
+        if patience == 0:
+            return STUCK
+    return 0
