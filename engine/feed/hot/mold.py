@@ -15,6 +15,7 @@ from engine.feed.hot.state import (
     ENDED,
     EXPECTED,
     FEED_ENDED,
+    FIRST_INSTRUMENT,
     LEFT,
     NEXT_AT,
     SESSION_HIGH,
@@ -35,7 +36,7 @@ def become_stale(words):
     """No book may be acted on from here; the sweep tells every instrument."""
     if words[STALE] == 0:
         words[STALE] = 1
-        words[SWEEP_NEXT] = 0
+        words[SWEEP_NEXT] = FIRST_INSTRUMENT
 
 
 @njit(cache=True, _nrt=False)

@@ -41,6 +41,8 @@ UNZIP_FAILED = 21
 FEED_WORDS = 32
 
 INSTRUMENTS_TOLD = 1 << 20
+# Locate code 0 is the market itself.
+FIRST_INSTRUMENT = 1
 
 SOURCE_UDP = 0
 SOURCE_FILE = 1

@@ -38,6 +38,7 @@ from engine.feed.hot.state import (
     EXPECTED,
     FEED_SEQUENCE,
     FILE_READ,
+    FIRST_INSTRUMENT,
     HIGHEST,
     INSTRUMENTS_TOLD,
     LEFT,
@@ -240,7 +241,7 @@ def note_event(words, event):
     elif event in EVENTS_OPENING:
         words[CLOSED] = 0
     if words[CLOSED] != closed:
-        words[SWEEP_NEXT] = 0
+        words[SWEEP_NEXT] = FIRST_INSTRUMENT
 
 
 @njit(cache=True, _nrt=False)
