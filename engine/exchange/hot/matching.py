@@ -171,7 +171,7 @@ def rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags
     if owner != NO_OWNER:
         order.owner = owner
         order.user_ref = user_ref
-        order.flags = flags
+        order["flags"] = flags
         remember(venue.client, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
         change_open(venue.positions, instrument, side, qty)
     return handle
@@ -222,7 +222,7 @@ def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_onl
     instrument = np.int64(order.instrument)
     side = np.int64(order.side)
     owner = np.int64(order.owner)
-    flags = np.int64(order.flags)
+    flags = np.int64(order["flags"])
     old_ref = order_ref(venue.book, handle)
     now_ns = venue.words[NOW_NS]
     withdraw(venue, handle, np.int64(order.qty))

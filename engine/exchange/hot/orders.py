@@ -162,7 +162,7 @@ def replace_order(venue, source, at):
         return
     ref = next_ref(venue.words)
     symbol = venue.listing.symbols[instrument]
-    capacity = np.int64(order.flags)
+    capacity = np.int64(order["flags"])
     side = np.int64(order.side)
     report_replaced(venue, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity)
     move(venue, handle, ref, px, qty - executed, tif == TIF_IOC, user_ref, executed, NO, NOTHING)

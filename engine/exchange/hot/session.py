@@ -183,14 +183,13 @@ def upper(byte):
 
 @njit(cache=True, _nrt=False)
 def same_text(given, at, wanted, start, length):
-    """Whether two fields hold the same text: neither case nor the spaces around it count."""
-    for _ in range(length):
-        if given[at] != SPACE:
-            break
+    """Whether two fields hold the same text, `wanted` being left-justified: neither case nor the spaces around it count."""
+    end = at + length
+    while at < end and given[at] == SPACE:
         at += 1
-        length -= 1
-    for place in range(length):  # noqa: SIM110
-        if upper(given[at + place]) != upper(wanted[start + place]):
+    for place in range(length):
+        byte = given[at + place] if at + place < end else SPACE
+        if upper(byte) != upper(wanted[start + place]):
             return False
     return True
 
