@@ -1,0 +1,379 @@
+"""Segments: what is created is what is attached to, everything else is refused by name, and nothing stays behind."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shm import segment
+from shm._shim import lib
+from shm.layout import IDENTITY, schema_hash, schema_of
+from shm.segment import SHM, Geometry, Segment, SegmentError
+from shm.table import Board, Table
+
+RECORD = np.dtype([("version", "u8"), ("px", "i8"), ("rest", "u8", (6,))])
+SCHEMA = schema_of(record=RECORD)
+BUILD = 0xB01D
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def made(instance: str) -> Iterator[Segment]:
+    shared = segment.create(Geometry(instance, lib.TP_KIND_RING, 8, RECORD.itemsize, SCHEMA, BUILD, readers=3))
+    yield shared
+    segment.unlink(instance)
+
+
+def attach(name: str, *, kind: int = lib.TP_KIND_RING, schema: str = SCHEMA, build_hash: int = BUILD, writable: bool = True) -> Segment:
+    return segment.attach(name, kind, schema, build_hash=build_hash, writable=writable)
+
+
+def rewrite(name: str, change: Callable[[np.void], None]) -> None:
+    """Change the identity in the file itself."""
+    with (SHM / name).open("r+b") as file:
+        identity = np.frombuffer(bytearray(file.read(IDENTITY.itemsize)), IDENTITY)
+        change(identity[0])
+        file.seek(0)
+        file.write(identity.tobytes())
+
+
+def mappings(name: str) -> int:
+    return Path("/proc/self/maps").read_text().count(f"{SHM / name}")
+
+
+# What is created is what is attached to
+
+
+def test_an_attached_segment_has_the_creator_s_geometry_and_bytes(made: Segment) -> None:
+    made.view(RECORD)[7]["px"] = -5
+    attached = attach(made.name)
+    assert attached.geometry == made.geometry
+    assert attached.view(RECORD)[7]["px"] == -5
+    attached.view(RECORD)[0]["px"] = 9
+    assert made.view(RECORD)[0]["px"] == 9
+    assert len(attached.data) == 8 * RECORD.itemsize
+    attached.detach()
+
+
+def test_every_page_is_there_from_the_start(made: Segment) -> None:
+    status = (SHM / made.name).stat()
+    assert status.st_size == made.geometry.total_bytes == lib.TP_DATA_OFFSET + 8 * 64
+    assert status.st_blocks * 512 >= status.st_size, "a hole would be a SIGBUS when memory is short"
+    assert status.st_mode & 0o777 == 0o600
+    assert not made.data.any()
+
+
+def test_who_created_it_is_written_down(made: Segment) -> None:
+    identity = np.fromfile(SHM / made.name, IDENTITY, count=1)[0]
+    assert identity["creator_pid"] == os.getpid()
+    assert identity["creator_start"] == segment.process_start(os.getpid()) > 0
+    assert segment.process_start(4_194_305) == 0, "above any pid"
+    assert identity["readers"] == 3
+
+
+def test_a_payload_is_prepared_before_anyone_can_attach(instance: str) -> None:
+    refusals = []
+
+    def prepare(data: np.ndarray) -> None:
+        data[:] = 7
+        with pytest.raises(SegmentError) as refusal:
+            attach(instance)
+        refusals.append(str(refusal.value))
+
+    try:
+        segment.create(Geometry(instance, lib.TP_KIND_RING, 8, 64, SCHEMA, BUILD), prepare=prepare)
+        assert "magic=0: it is still being created" in refusals[0]
+        assert attach(instance).data.tolist() == [7] * 512
+    finally:
+        segment.unlink(instance)
+
+
+def test_a_read_only_attacher_cannot_write(made: Segment) -> None:
+    attached = attach(made.name, writable=False)
+    with pytest.raises(ValueError, match="read-only"):
+        attached.view(RECORD)[0]["px"] = 1
+    assert made.data[8] == 0
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("magic", 0x1234, "magic=0x1234, expected 0x4854415031303354"),
+        ("magic", 0, "magic=0: it is still being created, or its creator died"),
+        ("layout_version", 99, "layout_version=99, expected 1"),
+        ("kind", lib.TP_KIND_BOARD, "kind=board, expected ring"),
+        ("kind", 77, "kind=77, expected ring"),
+        ("total_bytes", 1 << 40, "total_bytes=1099511627776, expected 8704"),
+        ("data_offset", 4096, "data_offset=4096, expected 8192"),
+        ("capacity", 0, "capacity=0 x record_bytes=64, expected 512 bytes in all"),
+        ("capacity", 16, "capacity=16 x record_bytes=64, expected 512"),
+        ("capacity", 1 << 63, "capacity=9223372036854775808"),
+        ("record_bytes", 32, "capacity=8 x record_bytes=32, expected 512"),
+        ("schema_hash", 5, "schema_hash=0x5 does not belong to its schema text"),
+        ("schema_bytes", 3, "does not belong to its schema text"),
+        ("schema_bytes", 0xFFFFFFFF, "does not belong to its schema text"),
+        ("build_hash", 0xBAD, "build=0xbad, expected 0xb01d: processes of different builds"),
+    ],
+)
+def test_a_wrong_identity_is_refused_by_its_field(made: Segment, field: str, value: int, complaint: str) -> None:
+    def change(identity: np.void) -> None:
+        identity[field] = value
+
+    rewrite(made.name, change)
+    with pytest.raises(SegmentError, match=f"segment={made.name}: .*{complaint}"):
+        attach(made.name)
+
+
+def test_a_ring_whose_capacity_is_no_power_of_two_is_refused(instance: str) -> None:
+    segment.create(Geometry(instance, lib.TP_KIND_RING, 6, 64, SCHEMA))
+    try:
+        with pytest.raises(SegmentError, match="capacity=6, expected a power of two"):
+            attach(instance, build_hash=0)
+    finally:
+        segment.unlink(instance)
+
+
+def test_another_schema_is_refused_naming_the_field(made: Segment) -> None:
+    other = schema_of(record=np.dtype([("version", "u8"), ("px", "f8"), ("rest", "u8", (6,))]))
+    with pytest.raises(SegmentError, match=r"schema differs: field record.px=\['i8', 8\], expected \['f8', 8\]"):
+        attach(made.name, schema=other)
+
+
+def test_a_schema_text_that_was_changed_is_refused(made: Segment) -> None:
+    with (SHM / made.name).open("r+b") as file:
+        file.seek(lib.TP_SCHEMA_OFFSET + 3)
+        file.write(b"X")
+    with pytest.raises(SegmentError, match="does not belong to its schema text"):
+        attach(made.name)
+    assert schema_hash(SCHEMA) != schema_hash(SCHEMA.replace("px", "qx"))
+
+
+def test_any_build_will_do_for_who_does_not_ask(made: Segment) -> None:
+    attach(made.name, build_hash=0).detach()
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"),
+    [
+        (0, "bytes=0, expected at least 8192"),
+        (8191, "bytes=8191"),
+        (8192 + 511, "total_bytes=8704, expected 8703"),
+        (9000, "expected 9000"),
+    ],
+)
+def test_a_segment_cut_short_or_grown_is_refused(made: Segment, size: int, complaint: str) -> None:
+    os.truncate(SHM / made.name, size)
+    with pytest.raises(SegmentError, match=complaint):
+        attach(made.name)
+
+
+def test_a_file_that_is_half_created_is_refused(instance: str) -> None:
+    path = SHM / instance
+    path.touch(mode=0o600)
+    try:
+        with pytest.raises(SegmentError, match="bytes=0, expected at least 8192: it is still being created, or cut short"):
+            attach(instance)
+        os.truncate(path, 8704)
+        with pytest.raises(SegmentError, match="magic=0: it is still being created"):
+            attach(instance)
+    finally:
+        path.unlink()
+
+
+def test_nothing_there_is_said_so(instance: str) -> None:
+    with pytest.raises(SegmentError, match="there is none; is the instance running"):
+        attach(instance)
+
+
+def test_a_symbolic_link_is_refused(made: Segment) -> None:
+    link = SHM / f"{made.name}-link"
+    link.symlink_to(SHM / made.name)
+    try:
+        with pytest.raises(SegmentError, match="it is a symbolic link"):
+            attach(link.name)
+    finally:
+        link.unlink()
+
+
+def test_a_hard_link_is_refused(made: Segment) -> None:
+    link = SHM / f"{made.name}-link"
+    link.hardlink_to(SHM / made.name)
+    try:
+        for name in (made.name, link.name):
+            with pytest.raises(SegmentError, match="links=2, expected 1"):
+                attach(name)
+    finally:
+        link.unlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_is_no_file_is_refused_at_once(instance: str, make: Callable[[Path], None], writable: bool) -> None:
+    path = SHM / instance
+    make(path)
+    try:
+        with pytest.raises(SegmentError, match=r"it is not a regular file|Is a directory"):
+            attach(instance, writable=writable)
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o604, 0o666])
+def test_a_segment_open_to_others_is_refused(made: Segment, mode: int) -> None:
+    (SHM / made.name).chmod(mode)
+    with pytest.raises(SegmentError, match=f"mode=0o{mode:o} lets others in"):
+        attach(made.name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away takes root")
+def test_a_segment_of_another_owner_is_refused(made: Segment) -> None:
+    os.chown(SHM / made.name, 12_345, -1)
+    with pytest.raises(SegmentError, match=f"owner uid=12345, expected {os.geteuid()}"):
+        attach(made.name)
+
+
+def test_a_refused_attacher_keeps_no_file_and_no_mapping(made: Segment) -> None:
+    open_before, mapped_before = len(os.listdir("/proc/self/fd")), mappings(made.name)  # noqa: PTH208
+    for _ in range(3):
+        with pytest.raises(SegmentError):
+            attach(made.name, kind=lib.TP_KIND_TABLE)
+        with pytest.raises(SegmentError):
+            attach(made.name, build_hash=1)
+    assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+    assert mappings(made.name) == mapped_before
+
+
+# Creation
+
+
+def test_a_name_that_is_taken_is_refused_and_left_alone(made: Segment) -> None:
+    made.data[:] = 3
+    with pytest.raises(SegmentError, match=r"it exists already.*`tickpath clean`"):
+        segment.create(made.geometry)
+    assert attach(made.name).data.tolist() == [3] * 512
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x" * 201])
+def test_names_that_are_no_names_are_refused(name: str) -> None:
+    with pytest.raises(SegmentError, match="expected a name of 1 to 200 characters"):
+        segment.create(Geometry(name, lib.TP_KIND_TABLE, 1, 64, SCHEMA))
+    with pytest.raises(SegmentError, match="expected a name"):
+        attach(name)
+
+
+def test_a_schema_that_does_not_fit_is_refused_and_leaves_nothing(instance: str) -> None:
+    with pytest.raises(SegmentError, match="schema of bytes=9000: expected at most 8064"):
+        segment.create(Geometry(instance, lib.TP_KIND_TABLE, 1, 64, "x" * 9_000))
+    assert not (SHM / instance).exists()
+
+
+@pytest.mark.parametrize("capacity", [1 << 40, 1 << 58])
+def test_more_than_there_is_is_an_error_and_leaves_nothing(instance: str, capacity: int) -> None:
+    with pytest.raises(
+        SegmentError, match=rf"cannot allocate bytes={lib.TP_DATA_OFFSET + capacity * 64} .*free bytes=.*make rings smaller"
+    ):
+        segment.create(Geometry(instance, lib.TP_KIND_TABLE, capacity, 64, SCHEMA))
+    assert not (SHM / instance).exists()
+
+
+def test_an_allocation_that_the_kernel_refuses_is_an_error_and_leaves_nothing(instance: str) -> None:
+    """A limit on file sizes is the refusal that a test can have without filling the machine."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(SegmentError, match=os.strerror(errno.EFBIG)):
+            segment.create(Geometry(instance, lib.TP_KIND_TABLE, 4_096, 64, SCHEMA))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (SHM / instance).exists()
+
+
+FILL_A_SMALL_SHM = """
+import os, sys
+from shm.segment import SHM, SegmentError
+from shm.table import Table
+from shm.layout import READER
+first = Table.create("first", READER, 4_000)
+first.records["heartbeat"] = 1
+try:
+    Table.create("second", READER, 4_000)
+except SegmentError as error:
+    print(error)
+print(sorted(os.listdir(SHM)), int(first.records["heartbeat"].sum()))
+"""
+
+
+def test_a_full_dev_shm_is_an_error_and_never_a_signal() -> None:
+    mount = f'mount -t tmpfs -o size=800k tmpfs {SHM} && exec "$0" -c "$1"'
+    command = ["unshare", "--mount", "sh", "-c", mount, sys.executable, FILL_A_SMALL_SHM]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    if "unshare" in finished.stderr or "mount" in finished.stderr:
+        pytest.skip(f"a small {SHM} of its own takes root and mount namespaces: {finished.stderr.strip()}")
+    assert finished.returncode == 0, finished.stderr
+    assert f"segment=second: cannot allocate bytes={8192 + 4_000 * 128} in {SHM} (free bytes=" in finished.stdout
+    assert finished.stdout.endswith("['first'] 4000\n")
+
+
+# The end
+
+
+def test_unlinking_leaves_nothing_and_takes_nothing_from_who_is_attached(made: Segment) -> None:
+    attached = attach(made.name)
+    segment.unlink(made.name)
+    segment.unlink(made.name)
+    assert made.name not in segment.names("")
+    made.data[0] = 5
+    assert attached.data[0] == 5
+
+
+def test_detaching_gives_back_the_mapping_and_the_file(made: Segment) -> None:
+    attached = attach(made.name)
+    assert mappings(made.name) == 2
+    os.fstat(attached.fd)
+    attached.detach()
+    assert mappings(made.name) == 1
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(attached.fd)
+
+
+def test_a_view_keeps_its_bytes_until_it_is_let_go(made: Segment) -> None:
+    attached = attach(made.name)
+    view = attached.words()
+    attached.detach()
+    made.data[0] = 9
+    assert view[0] == 9
+    del view
+    assert mappings(made.name) == 1
+
+
+def test_names_are_found_by_their_beginning(made: Segment) -> None:
+    assert segment.names(made.name) == [made.name]
+    assert segment.names(f"{made.name}.") == []
+
+
+# Tables and boards
+
+
+def test_a_table_is_attached_to_as_what_it_is(instance: str) -> None:
+    table = Table.create(instance, RECORD, 3, build_hash=BUILD)
+    try:
+        attached = Table.attach(instance, RECORD, build_hash=BUILD)
+        attached.records[2].px = 11
+        assert table.words()[2].tolist() == [0, 11, 0, 0, 0, 0, 0, 0]
+        with pytest.raises(SegmentError, match="kind=table, expected board"):
+            Board.attach(instance, RECORD)
+        attached.detach()
+        assert mappings(instance) == 1
+    finally:
+        table.unlink()
+    with pytest.raises(ValueError, match="bytes=8: expected a multiple of 64"):
+        Table.create(instance, np.dtype([("x", "u8")]))
