@@ -8,9 +8,9 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
-import pytest
 from numba import config
 
 from engine.gateway import ouch, soupbintcp
@@ -337,16 +337,17 @@ def login_accepted(sequence: int = 1, session: str = "S1") -> bytes:
     return packet(message[0], message[1:])
 
 
-@pytest.fixture(scope="session")
-def compiled() -> None:
+@cache
+def compile_kernels() -> None:
     """Compile before the first test's patience begins to run out."""
     house = House(login=False)
     house.turn()
     house.close()
 
 
-@pytest.fixture
-def houses(compiled: None) -> Iterator[Callable[..., House]]:
+def build_houses() -> Iterator[Callable[..., House]]:
+    """A fixture in the making (`houses = pytest.fixture(build_houses)`): builds houses, and takes them down after the test."""
+    compile_kernels()
     built: list[House] = []
 
     def build(**options: Any) -> House:
@@ -358,9 +359,10 @@ def houses(compiled: None) -> Iterator[Callable[..., House]]:
         house.close()
 
 
-@pytest.fixture
-def house(houses: Callable[..., House]) -> House:
-    return houses()
+def build_house() -> Iterator[House]:
+    """One house of the usual make, logged in."""
+    for build in build_houses():
+        yield build()
 
 
 def brief(reports: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:

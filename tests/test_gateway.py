@@ -16,7 +16,7 @@ from engine.gateway.hot.session import (
     EXECUTIONS_EXHAUSTED,
 )
 from engine.gateway.hot.state import CHAIN_MAX
-from engine.gateway.hot.step import step
+from engine.gateway.hot.step import SWEEP_CANCELS_PER_STEP, step
 from engine.gateway.stage import packet
 from engine.layout import (
     BUY,
@@ -39,9 +39,12 @@ from tests.gateway_house import (
     PX,
     House,
     brief,
+    build_house,
+    build_houses,
 )
 
-pytest_plugins = ["tests.gateway_house"]
+houses = pytest.fixture(build_houses)
+house = pytest.fixture(build_house)
 
 
 def test_an_order_is_sent_accepted_filled_in_parts_and_done(house: House) -> None:
@@ -401,6 +404,30 @@ def test_reports_for_orders_that_are_not_ours_are_counted(house: House) -> None:
     assert house.line() | {"open_buy": 0} == dict.fromkeys(house.line(), 0)
 
 
+def test_a_rejection_of_an_order_that_was_accepted_changes_nothing(house: House) -> None:
+    order_id = house.live()
+    house.venue.say(ouch.REJECTED, user_ref=order_id, reason=15)
+    house.settle()
+    assert house.told() == []
+    assert (house.stats.duplicates, house.stats.open_orders) == (1, 1)
+    assert house.opens() == (100, 0)
+
+
+def test_a_replacement_in_the_wrong_place_is_counted_and_changes_nothing(house: House) -> None:
+    other, first = house.live(), house.live()
+    second = house.replace(first, qty=300)
+    third = house.replace(second, qty=50)
+    house.settle()
+    house.venue.say(ouch.REPLACED, orig_user_ref=other, user_ref=second, quantity=300)
+    house.venue.say(ouch.REPLACED, orig_user_ref=second, user_ref=third, quantity=50)
+    house.venue.say(ouch.REPLACED, orig_user_ref=999, user_ref=second, quantity=300)
+    house.settle()
+    assert house.told() == []
+    assert house.stats.unknown_reports == 3
+    assert house.opens() == (400, 0)
+    assert house.stats.open_orders == 4
+
+
 def test_a_broken_trade_is_taken_back_once(house: House) -> None:
     order_id = house.live(qty=100)
     house.venue.say(ouch.EXECUTED, user_ref=order_id, quantity=60, px=PX + 7, match=5)
@@ -570,6 +597,7 @@ def test_draining_cancels_everything_once_and_says_when_it_is_done(house: House)
     house.control.phase = PHASE_DRAINING
     cancelled = [fields["user_ref"] for said, fields in house.settle() if said == "cancel order"]
     assert cancelled == [ids[0], ids[2], ids[3], under_way, replaced_by]  # one is on its way out already
+    assert house.state_of(ids[0]) == gateway_state.PENDING_CANCEL
     assert house.control.drained == 0
     house.new()
     assert house.settle() == []
@@ -590,6 +618,14 @@ def test_draining_cancels_everything_once_and_says_when_it_is_done(house: House)
     assert house.control.drained == 0
 
 
+def test_draining_cancels_what_was_only_cancelled_in_part(house: House) -> None:
+    order_id = house.live()
+    house.cancel(order_id, qty=40)
+    house.settle()
+    house.control.phase = PHASE_DRAINING
+    assert house.settle() == [("cancel order", {"user_ref": order_id, "quantity": 0})]
+
+
 def test_draining_with_nothing_open_is_done_at_once(house: House) -> None:
     house.control.phase = PHASE_DRAINING
     house.turn()
@@ -601,6 +637,8 @@ def test_draining_many_orders_takes_several_turns(houses: Callable[..., House]) 
     ids = [house.new(qty=1) for _ in range(300)]
     house.settle()
     house.control.phase = PHASE_DRAINING
+    house.turn()
+    assert house.stats.cancels_on_drain == SWEEP_CANCELS_PER_STEP
     assert [fields["user_ref"] for _, fields in house.settle()] == ids
     assert house.stats.cancels_on_drain == 300
 

@@ -13,9 +13,9 @@ from engine.layout import (
     BUY,
     SELL,
 )
-from tests.gateway_house import AAPL, MSFT, PLAIN, PX, House, sequenced
+from tests.gateway_house import AAPL, MSFT, PLAIN, PX, House, build_houses, sequenced
 
-pytest_plugins = ["tests.gateway_house"]
+houses = pytest.fixture(build_houses)
 
 
 @dataclass

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.gateway import ouch, soupbintcp
+from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.session import (
     LOGIN_NOT_AUTHORIZED,
     LOGIN_REFUSED,
@@ -18,24 +20,18 @@ from engine.gateway.hot.session import (
     SERVER_SILENT,
     SESSION_ENDED,
     SESSION_LOST,
+    send,
+    send_pending,
 )
-from engine.gateway.hot.state import EXPECTED, PENDING_BYTES
+from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
 from engine.gateway.stage import packet
-from engine.layout import (
-    REJECTED_BY_RISK,
-)
+from engine.layout import REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW
 from engine.risk import hot as risk
-from tests.gateway_house import (
-    PATIENCE_S,
-    SECOND,
-    House,
-    brief,
-    login_accepted,
-    sequenced,
-)
+from tests.gateway_house import PATIENCE_S, SECOND, START_TSC, House, brief, build_house, build_houses, login_accepted, sequenced
 
-pytest_plugins = ["tests.gateway_house"]
+houses = pytest.fixture(build_houses)
+house = pytest.fixture(build_house)
 
 
 def test_login_asks_for_the_session_and_is_accepted(houses: Callable[..., House]) -> None:
@@ -152,9 +148,18 @@ def test_sending_into_a_closed_connection_is_noticed(house: House) -> None:
     assert house.opens() == (100 * int(house.stats.open_orders), 0)
 
 
+def test_a_connection_that_takes_no_more_bytes_is_lost(house: House) -> None:
+    house.stage.socket.shutdown(socket.SHUT_WR)
+    order_id = house.new()
+    assert house.turn_to_the_end() == SESSION_LOST
+    assert house.told() == []
+    assert house.state_of(order_id) == gateway_state.PENDING_NEW  # for all we know
+    assert house.opens() == (100, 0)
+
+
 GARBAGE = {
     "no length": b"\x00\x00",
-    "length without type": b"\x00\x00\x00",
+    "no length, then what could be a heartbeat": b"\x00\x00H",
     "oversize": (PACKET_BYTES_MAX - 1).to_bytes(2, "big"),
     "text": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "unknown packet": packet(ord("?"), b"abc"),
@@ -172,6 +177,7 @@ def test_garbage_ends_the_session(house: House, raw: bytes) -> None:
     assert house.turn_to_the_end() == MALFORMED
     assert house.stats.malformed == 1
     assert house.stats.sessions_lost == 1
+    assert house.stats.heartbeats_received == 0
     assert house.told() == []
 
 
@@ -296,6 +302,38 @@ def test_a_full_reports_ring_holds_back_the_deaths_of_a_chain(houses: Callable[.
         for _ in range(20):
             house.turn()
     assert brief(told, "order_id") == [("executed", first), ("cancelled", first)] + [("rejected", order_id) for order_id in chain[1:]]
+
+
+def test_a_message_sent_in_parts_goes_on_where_it_stopped(house: House) -> None:
+    """A template is too short for a socket to take only part of it, as a rule: sixteen megabytes are not."""
+    session, stats = house.stage.state.session, house.stats_table.records
+    wire = np.frombuffer(random.Random(1).randbytes(1 << 24), np.uint8).copy()
+    send(session, wire, stats, 100, len(wire) - 100, START_TSC)
+    assert 0 < session[PENDING_BYTES] < len(wire) - 100
+    assert (session[PENDING_AT] + session[PENDING_BYTES], house.stats.partial_sends) == (len(wire), 1)
+    assert house.venue.client is not None
+    arrived = b""
+    while len(arrived) < len(wire) - 100:
+        send_pending(session, wire, stats, START_TSC)
+        arrived += house.venue.client.recv(1 << 20)
+    assert arrived == wire[100:].tobytes()
+    assert session[PENDING_BYTES] == 0
+
+
+def test_a_place_is_not_given_away_before_its_orders_death_is_told(houses: Callable[..., House]) -> None:
+    house = houses(reports_capacity=2, orders_max=4)
+    chain = [house.live()]
+    for _ in range(2):
+        chain.append(house.replace(chain[-1]))
+        house.settle()
+    house.venue.say(ouch.CANCELED, user_ref=chain[0], quantity=100)
+    for _ in range(2_000):
+        house.turn()
+    heir = house.new(order_id=chain[2] + 4)
+    told = house.told()
+    house.settle()
+    assert brief(told + house.told(), "order_id") == [("cancelled", chain[0]), ("rejected", chain[1]), ("rejected", chain[2])]
+    assert house.state_of(heir) == gateway_state.PENDING_NEW
 
 
 def test_partial_sends_are_kept_and_go_out_in_order(houses: Callable[..., House]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numba import njit
+from numba import config, njit
 
 from engine.layout import (
     BOOK_CROSSED,
@@ -483,6 +483,7 @@ def test_a_notional_that_does_not_fit_its_unit_is_refused() -> None:
         limit_words(Limits(**GOOD | {"order_notional_max": 0.0001}), px_decimals=0, venue_qty_max=999_999)
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="there is no machine code to look at")
 def test_the_gate_counts_no_references_and_allocates_nothing(desk: Desk) -> None:
     fresh = njit(_nrt=False)(check.py_func)
     fresh(desk.risk, desk.clock, NOW_NS, desk.order[0], PASSED, 0, 0)

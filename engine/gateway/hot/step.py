@@ -53,7 +53,6 @@ from engine.gateway.hot.state import (
     STATE,
     SWEEP_END,
     SWEEP_NEXT,
-    UP,
 )
 from engine.layout import CONTROL, MSG_CANCEL, MSG_NEW, MSG_REPLACE, PHASE_DRAINING
 from engine.messages.hot.stamp import now_tsc
@@ -237,7 +236,7 @@ def sweep(gateway, tsc):
     session, table = gateway.session, gateway.table
     cancelled = 0
     for _ in range(SWEEP_PLACES_PER_STEP):
-        if session[SWEEP_NEXT] > session[SWEEP_END] or session[PENDING_BYTES] != 0 or session[STATE] != UP:
+        if session[SWEEP_NEXT] > session[SWEEP_END] or session[PENDING_BYTES] != 0:
             break
         if cancelled == SWEEP_CANCELS_PER_STEP:
             break
