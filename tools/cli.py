@@ -60,10 +60,19 @@ def run(config: Path | None, feed: Path | None, seconds: float | None, speed: fl
         config or DEFAULT_PATH, feed=feed, seconds=seconds, speed=speed, symbols=[symbol for symbol in symbols.split(",") if symbol]
     )
     result, code = runner.run(chosen, console, notes)
-    console.print(show.report(result, console.width))
+    if result["traded"]:
+        console.print(show.report(result, console.width))
+    else:
+        _complain(result)
     if json_path is not None:
         runner.write_json(result, json_path)
     sys.exit(code)
+
+
+def _complain(result: dict[str, Any]) -> None:
+    """Why a run did not come to trading."""
+    for failure in result["failures"] or [result["ended"]] * bool(result["ended"]):
+        click.echo(f"tickpath: {failure}", err=True)
 
 
 @main.command()
@@ -78,8 +87,7 @@ def warm(config: Path | None) -> None:
 
     chosen, notes = runner.config_for(config or DEFAULT_PATH, feed=None, seconds=None, speed=None, symbols=[])
     result, code = runner.run(chosen, show.console_for(), notes, trade=False)
-    for failure in result["failures"]:
-        click.echo(f"tickpath: {failure}", err=True)
+    _complain(result)
     click.echo(f"{result['kernels_compiled']} kernels compiled; all are in {engine.cache_folder()}")
     sys.exit(code)
 

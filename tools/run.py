@@ -99,6 +99,7 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
     )
     return {
         "instance": supervisor.config.instance,
+        "traded": supervisor.traded,
         "seconds": round(supervisor.traded_s, 3),
         "ended": outcome.why,
         "failures": outcome.failures,

@@ -75,6 +75,7 @@ class Supervisor:
         self.children: list[Child] = []
         self.outcome = Outcome()
         self.signals: list[int] = []
+        self.traded = False
         self.traded_s = 0.0
 
     def run(self, show: Callable[["Supervisor"], None], *, trade: bool = True) -> Outcome:
@@ -133,6 +134,7 @@ class Supervisor:
 
     def _trade(self, show: Callable[["Supervisor"], None]) -> None:
         started = time.monotonic()
+        self.traded = True
         self._phase(PHASE_TRADING)
         while not self._over(show):
             self.traded_s = time.monotonic() - started
@@ -223,7 +225,7 @@ class Supervisor:
             self.outcome.code = process.EXIT_MISUSE
             self.outcome.failures = [self._said(child) for child in dead]
         # Whoever died, the open orders must not outlive the run: while the gateway lives it cancels them.
-        if self.traded_s and not any("gateway" in child.place.stages for child in dead):
+        if self.traded and not any("gateway" in child.place.stages for child in dead):
             self._phase(PHASE_DRAINING)
             self._wait_for_gateway()
 
