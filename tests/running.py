@@ -36,6 +36,7 @@ class Launcher:
     folder: Path
     instance: str
     config: Path = field(init=False)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         text = DEFAULT_PATH.read_text()
@@ -81,7 +82,7 @@ class Launcher:
             running.communicate()
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "COLUMNS": "200"}
+        return {**os.environ, "COLUMNS": "200", **self.variables}
 
     def segments(self) -> list[str]:
         return sorted(entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith(f"{self.instance}."))

@@ -95,6 +95,15 @@ def test_a_run_over_a_real_itch_file(launcher: Launcher, speed: str) -> None:
     assert report["notes"][0].startswith("trading AAPL")
 
 
+def test_the_whole_house_runs_as_plain_python_for_a_debugger(launcher: Launcher) -> None:
+    launcher.variables["NUMBA_DISABLE_JIT"] = "1"
+    launcher.replace("rate_per_s = 20000", "rate_per_s = 200")
+    report, finished = launcher.trade("--seconds", "3")
+    assert_good(report, finished)
+    assert report["fills"] > 0
+    assert any("plain Python" in note for note in report["notes"])
+
+
 LAYOUTS = {
     "feed and gateway share": [["feed", "gateway"], ["strategy"], ["exchange"]],
     "trading in one process": [["feed", "strategy", "gateway"], ["exchange"]],
@@ -208,8 +217,8 @@ def attached_stats(launcher: Launcher) -> np.record:
     return Table.attach(f"{launcher.instance}.gateway.stats", GATEWAY_STATS, writable=False).records[0]
 
 
-def test_a_kill_of_nobody_says_so() -> None:
-    finished = Launcher.run(Launcher.__new__(Launcher), "kill", "--instance", "nobody-here")
+def test_a_kill_of_nobody_says_so(launcher: Launcher) -> None:
+    finished = launcher.run("kill", "--instance", "nobody-here")
     assert finished.returncode == 3
     assert "nobody-here.control: there is none; is the instance running?" in finished.stderr
 

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
+import numba
 import psutil
 from rich.console import Console
 
@@ -31,6 +32,8 @@ EXIT_LOST = 1
 def run(config: Config, console: Console, notes: list[str], *, trade: bool = True) -> tuple[dict[str, Any], int]:
     """Run an instance from start to end and return its report and the exit code. SegmentError, ClockError, ConfigError."""
     places, placing_notes = place(config.process)
+    if numba.config.DISABLE_JIT:
+        placing_notes.append("NUMBA_DISABLE_JIT is set: kernels run as plain Python, to be stepped through and not to be timed")
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
     instance = Instance.create(config.instance, config.rings)
