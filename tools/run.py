@@ -1,6 +1,7 @@
 """`tickpath run` and `tickpath warm`: from a config to a report."""
 
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-import numba
 import psutil
 from rich.console import Console
 
@@ -32,7 +32,7 @@ EXIT_LOST = 1
 def run(config: Config, console: Console, notes: list[str], *, trade: bool = True) -> tuple[dict[str, Any], int]:
     """Run an instance from start to end and return its report and the exit code. SegmentError, ClockError, ConfigError."""
     places, placing_notes = place(config.process)
-    if numba.config.DISABLE_JIT:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         placing_notes.append("NUMBA_DISABLE_JIT is set: kernels run as plain Python, to be stepped through and not to be timed")
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
