@@ -1,50 +1,53 @@
-"""Publishing on the reports ring. Callers see to it that there is room before they change anything."""
+"""Publishing on the reports ring: draft a report, fill in what it says, commit it. Callers have made sure that there is room."""
 
 from numba import njit
 
 from engine.layout import MSG_REJECTED, REJECTED_BY_RISK, REJECTED_BY_VENUE
 from engine.messages.hot.stamp import age_at, now_tsc, wall_ns
-from shm.hot import FULL, claim, commit
+from shm.hot import claim, commit
 
 
 @njit(cache=True, _nrt=False)
-def publish(reports, tsc, origin_tsc, ts_ns, kind, flags, instrument, side, px, qty, order_id, reason, liquidity, ref_id):
+def draft(reports, clock, origin_tsc, ts_ns, instrument, side, order_id):
+    """The place of a new report that says nothing yet of its kind, price and quantity. Commit it before drafting another."""
     index = claim(reports)
-    if index == FULL:
-        return
     report = reports.slots[index]
     report.origin_tsc = origin_tsc
     report.ts_ns = ts_ns
-    report.kind = kind
-    report.flags = flags
+    report.flags = 0
     report.instrument = instrument
-    report.age_tsc = age_at(origin_tsc, tsc)
-    report.px = px
-    report.qty = qty
+    report.age_tsc = age_at(origin_tsc, now_tsc(clock))
     report.order_id = order_id
-    report.reason = reason
+    report.reason = 0
     report.side = side
-    report.liquidity = liquidity
-    report.ref_id = ref_id
-    commit(reports, index)
+    report.liquidity = 0
+    report.ref_id = 0
+    return index
 
 
 @njit(cache=True, _nrt=False)
 def refuse(reports, stats, clock, origin_tsc, order, reason, open_qty):
     """The gate's no. open_qty is what stays open of the order named: not 0 where only a cancel of it was refused."""
-    tsc = now_tsc(clock)
     stats[0].rejected_by_risk += 1
-    publish(
-        reports, tsc, origin_tsc, wall_ns(clock, tsc), MSG_REJECTED, REJECTED_BY_RISK, order.instrument, order.side, order.px, open_qty,
-        order.order_id, reason, 0, 0,
-    )  # fmt: skip
+    index = draft(reports, clock, origin_tsc, wall_ns(clock, now_tsc(clock)), order.instrument, order.side, order.order_id)
+    report = reports.slots[index]
+    report.kind = MSG_REJECTED
+    report.flags = REJECTED_BY_RISK
+    report.px = order.px
+    report.qty = open_qty
+    report.reason = reason
+    commit(reports, index)
 
 
 @njit(cache=True, _nrt=False)
 def refuse_by_venue(reports, stats, clock, origin_tsc, ts_ns, entry, reason):
     """The venue's no, said or implied."""
     stats[0].rejected_by_venue += 1
-    publish(
-        reports, now_tsc(clock), origin_tsc, ts_ns, MSG_REJECTED, REJECTED_BY_VENUE, entry.instrument, entry.side, entry.px, 0,
-        entry.order_id, reason, 0, 0,
-    )  # fmt: skip
+    index = draft(reports, clock, origin_tsc, ts_ns, entry.instrument, entry.side, entry.order_id)
+    report = reports.slots[index]
+    report.kind = MSG_REJECTED
+    report.flags = REJECTED_BY_VENUE
+    report.px = entry.px
+    report.qty = 0
+    report.reason = reason
+    commit(reports, index)

@@ -115,6 +115,8 @@ def end(session, stats, control, ending):
     """The session is over: no order can be sent, and step says why from now on."""
     session[STATE] = OVER
     session[ENDING] = ending
+    if ending == MALFORMED:
+        stats[0].malformed += 1
     if ending != SESSION_ENDED:
         stats[0].sessions_lost += 1
     store_release(control, SESSION_UP, 0)
@@ -200,61 +202,56 @@ def read_packets(gateway, clock):
         size = packet_bytes(session, inbound)
         if size == NOT_WHOLE:
             return taken
-        if size == NOT_A_PACKET:
-            gateway.stats[0].malformed += 1
-            end(session, gateway.stats, gateway.control, MALFORMED)
-            return taken
-        if not has_room(gateway.reports, REPORTS_PER_MESSAGE):
+        if size != NOT_A_PACKET and not has_room(gateway.reports, REPORTS_PER_MESSAGE):
             gateway.stats[0].ring_waits += 1
             return taken
-        take_packet(gateway, clock, session[IN_BEGIN], size)
+        ending = take_packet(gateway, clock, session[IN_BEGIN], size) if size != NOT_A_PACKET else MALFORMED
+        if ending != 0:
+            end(session, gateway.stats, gateway.control, ending)
+            return taken
         session[IN_BEGIN] += size
-        if session[STATE] == OVER:
-            return taken + 1
     return PACKETS_PER_STEP
 
 
 @njit(cache=True, _nrt=False)
 def take_packet(gateway, clock, at, size):
-    """One packet of `size` bytes at inbound[at:]."""
+    """One packet of `size` bytes at inbound[at:]. Returns 0, or why the session is over."""
     session, stats = gateway.session, gateway.stats
     kind = gateway.inbound[at + TYPE_AT]
     if kind == SEQUENCED and session[STATE] == UP:
         session[EXPECTED] += 1
         outcome = apply(gateway, clock, at + PAYLOAD_AT, size - PAYLOAD_AT) if size > PAYLOAD_AT else TOO_SHORT
         if outcome == TOO_SHORT:
-            stats[0].malformed += 1
-            end(session, stats, gateway.control, MALFORMED)
-        elif outcome == SET_FULL:
-            end(session, stats, gateway.control, EXECUTIONS_EXHAUSTED)
-    elif kind == SERVER_HEARTBEAT:
+            return MALFORMED
+        return EXECUTIONS_EXHAUSTED if outcome == SET_FULL else 0
+    if kind == SERVER_HEARTBEAT:
         stats[0].heartbeats_received += 1
-    elif kind == END_OF_SESSION:
-        end(session, stats, gateway.control, SESSION_ENDED)
-    elif kind == LOGIN_ACCEPTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_ACCEPTED_BYTES:
-        open_session(gateway, at)
-    elif kind == LOGIN_REJECTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_REJECTED_BYTES:
-        end(session, stats, gateway.control, refusal(gateway.inbound[at + LOGIN_REASON_AT]))
-    elif kind != DEBUG and not (kind == UNSEQUENCED and session[STATE] == UP):
-        stats[0].malformed += 1
-        end(session, stats, gateway.control, MALFORMED)
+        return 0
+    if kind == END_OF_SESSION:
+        return SESSION_ENDED
+    if kind == LOGIN_ACCEPTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_ACCEPTED_BYTES:
+        return open_session(gateway, at)
+    if kind == LOGIN_REJECTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_REJECTED_BYTES:
+        return refusal(gateway.inbound[at + LOGIN_REASON_AT])
+    if kind == DEBUG or (kind == UNSEQUENCED and session[STATE] == UP):
+        return 0
+    return MALFORMED
 
 
 @njit(cache=True, _nrt=False)
 def open_session(gateway, at):
-    """The login was accepted, and names the sequence number of the first packet to come."""
+    """The login was accepted, and names the sequence number of the first packet to come. Returns 0, or MALFORMED."""
     session, stats = gateway.session, gateway.stats
     sequence = number_at(gateway.inbound, at + SEQUENCE_AT)
     if sequence < 0:
-        stats[0].malformed += 1
-        end(session, stats, gateway.control, MALFORMED)
-        return
+        return MALFORMED
     if session[REQUESTED] > 0 and sequence > session[REQUESTED]:
         stats[0].reports_lost += sequence - session[REQUESTED]
     session[EXPECTED] = sequence
     session[STATE] = UP
     stats[0].logins += 1
     store_release(gateway.control, SESSION_UP, 1)
+    return 0
 
 
 @njit(cache=True, _nrt=False)

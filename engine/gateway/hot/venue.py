@@ -10,7 +10,7 @@ from numba import njit
 
 from engine.gateway.hot.executions import NO_ROOM, book_execution, find_execution, remember, unbook_execution
 from engine.gateway.hot.orders import NOT_FOUND, chain_open, change_open, find_order, finish, head_of, settle, trade_chain
-from engine.gateway.hot.reports import publish, refuse_by_venue
+from engine.gateway.hot.reports import draft, refuse_by_venue
 from engine.gateway.hot.state import (
     ACKNOWLEDGED,
     CANCEL_PENDING,
@@ -40,10 +40,10 @@ from engine.gateway.ouch import (
     SYSTEM_EVENT,
 )
 from engine.layout import MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED
-from engine.messages.hot.stamp import now_tsc, wall_ns
+from engine.messages.hot.stamp import wall_ns
 from engine.risk.hot import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
 from engine.wire.hot.bytes import get_u16, get_u32, get_u64
-from shm.hot import record
+from shm.hot import commit, record
 
 # What applying a message comes to.
 APPLIED = 0
@@ -125,14 +125,14 @@ def time_first_report(gateway, entry):
 
 
 @njit(cache=True, _nrt=False)
-def tell(gateway, clock, at, entry, kind, px, qty, reason, liquidity, ref_id):
-    """Publish what the message at inbound[at:] says of an order."""
-    session = gateway.session
+def draft_for(gateway, clock, at, entry):
+    """A draft of the report that the message at inbound[at:] makes about an order: its limit, and what is open of it."""
+    session, reports = gateway.session, gateway.reports
     ts_ns = venue_ns(session, gateway.inbound, at)
-    publish(
-        gateway.reports, now_tsc(clock), session[RECEIVED_TSC], ts_ns, kind, 0, entry.instrument, entry.side, px, qty, entry.order_id,
-        reason, liquidity, ref_id,
-    )  # fmt: skip
+    index = draft(reports, clock, session[RECEIVED_TSC], ts_ns, entry.instrument, entry.side, entry.order_id)
+    reports.slots[index].px = entry.px
+    reports.slots[index].qty = entry.open
+    return index
 
 
 @njit(cache=True, _nrt=False)
@@ -170,7 +170,9 @@ def on_accepted(gateway, clock, at):
     entry.open = min(entry.open, get_u32(inbound, at + ACCEPTED_QTY))
     time_first_report(gateway, entry)
     stats[0].accepted += 1
-    tell(gateway, clock, at, entry, MSG_ACCEPTED, entry.px, entry.open, 0, 0, 0)
+    report = draft_for(gateway, clock, at, entry)
+    gateway.reports.slots[report].kind = MSG_ACCEPTED
+    commit(gateway.reports, report)
     if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
     change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
@@ -180,7 +182,10 @@ def on_accepted(gateway, clock, at):
 @njit(cache=True, _nrt=False)
 def tell_dead_on_arrival(gateway, clock, at, entry):
     gateway.stats[0].cancelled += 1
-    tell(gateway, clock, at, entry, MSG_CANCELLED, entry.px, entry.open, REASON_DEAD_ON_ARRIVAL, 0, 0)
+    report = draft_for(gateway, clock, at, entry)
+    gateway.reports.slots[report].kind = MSG_CANCELLED
+    gateway.reports.slots[report].reason = REASON_DEAD_ON_ARRIVAL
+    commit(gateway.reports, report)
     entry.open = 0
 
 
@@ -213,7 +218,14 @@ def on_executed(gateway, clock, at):
     book_execution(gateway.positions, entry.instrument, entry.side, qty, px, change)
     time_first_report(gateway, entry)
     stats[0].executed += 1
-    tell(gateway, clock, at, entry, MSG_EXECUTED, px, qty, 0, inbound[at + EXECUTED_LIQUIDITY], match)
+    report = draft_for(gateway, clock, at, entry)
+    told = gateway.reports.slots[report]
+    told.kind = MSG_EXECUTED
+    told.px = px
+    told.qty = qty
+    told.liquidity = inbound[at + EXECUTED_LIQUIDITY]
+    told.ref_id = match
+    commit(gateway.reports, report)
     return APPLIED
 
 
@@ -235,7 +247,12 @@ def on_canceled(gateway, clock, at):
     entry.marks &= ~CANCEL_PENDING & 0xFF
     time_first_report(gateway, entry)
     stats[0].cancelled += 1
-    tell(gateway, clock, at, entry, MSG_CANCELLED, entry.px, qty, VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON]), 0, 0)
+    report = draft_for(gateway, clock, at, entry)
+    told = gateway.reports.slots[report]
+    told.kind = MSG_CANCELLED
+    told.qty = qty
+    told.reason = VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON])
+    commit(gateway.reports, report)
     change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
     return APPLIED
 
@@ -274,7 +291,10 @@ def on_replaced(gateway, clock, at):
     entry.px = get_u64(inbound, at + REPLACED_PX)
     time_first_report(gateway, entry)
     stats[0].replaced += 1
-    tell(gateway, clock, at, entry, MSG_REPLACED, entry.px, entry.open, 0, 0, target_id)
+    report = draft_for(gateway, clock, at, entry)
+    gateway.reports.slots[report].kind = MSG_REPLACED
+    gateway.reports.slots[report].ref_id = target_id
+    commit(gateway.reports, report)
     if inbound[at + REPLACED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
     change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, index, index) - before)
@@ -334,11 +354,15 @@ def on_broken(gateway, clock, at):
         return APPLIED
     unbook_execution(gateway.positions, entry)
     stats[0].broken += 1
-    reason = VENUE_REASONS + np.int64(inbound[at + BROKEN_REASON])
-    publish(
-        gateway.reports, now_tsc(clock), session[RECEIVED_TSC], venue_ns(session, inbound, at), MSG_BROKEN, 0, entry.instrument, entry.side,
-        entry.px, np.int64(entry.qty), order_id, reason, 0, match,
-    )  # fmt: skip
+    ts_ns = venue_ns(session, inbound, at)
+    report = draft(gateway.reports, clock, session[RECEIVED_TSC], ts_ns, entry.instrument, entry.side, order_id)
+    told = gateway.reports.slots[report]
+    told.kind = MSG_BROKEN
+    told.px = entry.px
+    told.qty = np.int64(entry.qty)
+    told.reason = VENUE_REASONS + np.int64(inbound[at + BROKEN_REASON])
+    told.ref_id = match
+    commit(gateway.reports, report)
     return APPLIED
 
 
