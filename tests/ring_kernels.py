@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from engine.wire.hot.syscalls import yield_core
-from shm.atomics import load_acquire
+from shm.atomics import load_acquire, pause
 from shm.hot import advance, board_close, board_open, board_read, claim, commit, has_messages, poll, release
 
 # A message with room for seven words, each derived from its number: any byte that is wrong or torn shows.
@@ -97,6 +97,9 @@ def write_board(board, stop):
         version = board_open(board, 0)
         fill(board[0], number)
         board_close(board, 0, version)
+        # A line that is open most of the time is seldom read whole.
+        for _ in range(number % 32):
+            pause()
     return number
 
 
@@ -108,6 +111,7 @@ def read_board(board, copy, reads, seen):
         version = board_read(board, 0, copy)
         if version < 0:
             seen[1] += 1
+            yield_core()
         elif version > 0:
             number = copy[0].a
             if not is_whole(copy[0], number) or version != 2 * number:
