@@ -27,9 +27,10 @@ def distance(cpu: int, other: int, root: Path = CPU) -> str:
     for level, label in ((2, "same L2"), (3, "same L3")):
         if other in _shared_with(root / f"cpu{cpu}/cache", level):
             return label
-    if other in _list(root / f"cpu{cpu}/topology/package_cpus_list"):
-        return "across L3, same package"
-    return "across packages"
+    package = _list(root / f"cpu{cpu}/topology/package_cpus_list")
+    if not package:
+        return "unknown"
+    return "across L3, same package" if other in package else "across packages"
 
 
 def describe_pair(cpu: int, other: int) -> dict[str, Any]:
