@@ -14,7 +14,7 @@ STAGE_REASONS = 1_000
 IDLE_SLEEP_US = 50
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def rest(idle):
     """Nothing to do: spin politely, let another run, or sleep."""
     if idle == IDLE_SPIN:
@@ -25,7 +25,7 @@ def rest(idle):
         sleep_us(IDLE_SLEEP_US)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def beat(process, tsc, work):
     """Stamp the heartbeat of a process's record, and count the turn."""
     line = process[0]

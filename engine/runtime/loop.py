@@ -24,7 +24,7 @@ from shm.atomics import load_acquire, read_tsc
 {imports}
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def loop(process, control, clock, idle, until_tsc, {arguments}):
     while True:
         tsc = read_tsc()

@@ -23,33 +23,34 @@ class Clock(NamedTuple):
     ns_per_tick: np.ndarray
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def now_tsc(clock):
     if clock.words[SIMULATED]:
         return clock.words[NOW]
     return read_tsc()
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def wall_ns(clock, tsc):
     """Nanoseconds since the epoch at TSC `tsc`: a label. A double holds a day's ticks to a fraction of a nanosecond."""
     return clock.words[BASE_NS] + int((tsc - clock.words[BASE_TSC]) * clock.ns_per_tick[0])
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def ticks_of_ns(clock, ns):
     return int(ns / clock.ns_per_tick[0])
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def age_at(origin_tsc, tsc):
     """The age_tsc of a record published at `tsc`."""
     return min(max(tsc - origin_tsc, 0), AGE_MAX)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def published_at(record):
     """When a record was published, or -1 where its age did not fit."""
     if record.age_tsc == AGE_MAX:
         return -1
-    return int(record.origin_tsc) + int(record.age_tsc)
+    # An unsigned word plus a signed one would be a float to numba.
+    return np.int64(record.origin_tsc) + np.int64(record.age_tsc)
