@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import config, njit
 
 from engine.book import hot
 from engine.book.book import check_invariants, make_book
@@ -364,6 +364,7 @@ def test_no_kernel_may_allocate(path: Path) -> None:
         assert options.get("cache") is True, f"{path}: {kernel.name} is compiled with {options}"
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
 def test_what_is_compiled_calls_no_allocator() -> None:
     @njit(_nrt=False)
     def everything(book: Book, ref: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from itch_book._core import Session
-from numba import njit
+from numba import config, njit
 
 from engine.book.book import check_invariants
 from engine.book.hot import worse_level
@@ -120,6 +120,13 @@ def test_a_quote_for_every_change_of_the_best_bid_and_offer_and_for_nothing_else
     assert house.counted()["quotes"] == 6
     assert house.counted()["unknown_orders"] == 1
     assert house.control.feed_sequence == len(steps) + 1
+
+
+def test_a_replacement_that_cannot_be_added_still_takes_the_old_order_away(house: FeedHouse) -> None:
+    house.send(packet(1, [add(1, "B", 10, 1_000_100), add(2, "B", 20, 1_000_000)]))
+    ticks = house.send(packet(3, [itch.ORDER_REPLACE.encode(**HEAD, ref=1, new_ref=2, shares=5, px=1_000_200)]))
+    assert only(ticks, "quote", "bid_px", "bid_sz", "flags") == [(1_000_000, 20, BOOK_VALID)]
+    assert house.counted()["duplicate_orders"] == 1
 
 
 def test_trades_of_every_kind(house: FeedHouse) -> None:
@@ -318,8 +325,9 @@ def test_a_gap_is_counted_and_every_book_is_stale_from_then_on(house: FeedHouse)
     assert only(ticks, "status", "instrument", "flags", "lost", "feed_sequence") == [(3, BOOK_STALE, 5, 11), (4, BOOK_STALE, 5, 11)]
     assert house.quote_line(4) == {"flags": BOOK_STALE, "bid_px": 1_000_000, "bid_sz": 10, "ask_px": 0, "ask_sz": 0}
     assert {name: house.counted()[name] for name in ("gaps", "lost", "books_stale")} == {"gaps": 1, "lost": 5, "books_stale": 2}
-    ticks = house.send(packet(11, [add(4, "B", 10, 1_000_200)]), packet(14, [event("Q")]))
+    ticks = house.send(packet(11, [add(4, "B", 10, 1_000_200)]), packet(14, [event("M")]))
     assert only(ticks, "quote", "flags") == [BOOK_STALE]
+    assert only(ticks, "status", "instrument", "flags") == [(0, BOOK_STALE | BOOK_CLOSED)] + [(n, BOOK_STALE | BOOK_CLOSED) for n in (3, 4)]
     assert {name: house.counted()[name] for name in ("gaps", "lost", "books_stale")} == {"gaps": 2, "lost": 7, "books_stale": 2}
     assert house.control.feed_sequence == 15
 
@@ -390,6 +398,8 @@ def test_bytes_that_are_not_a_packet_do_not_change_the_session(house: FeedHouse)
 def test_the_end_of_the_session(house: FeedHouse) -> None:
     house.send(packet(1, [listing(3, "ABC")]))
     assert house.control.feed_ended == 0
+    house.send(end_of_session(1))
+    assert house.control.feed_ended == 0, "it ended before a message that is there"
     house.send(end_of_session(2), end_of_session(2))
     assert house.control.feed_ended == 1
     assert house.counted()["ends_of_session"] == 1
@@ -788,6 +798,7 @@ def test_a_file_that_is_not_gzip_though_its_name_says_so(tmp_path: Path) -> None
         FeedHouse(source="file", path=path)
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
 def test_the_step_that_is_compiled_calls_no_allocator(house: FeedHouse) -> None:
     assert house.stage is not None
     fresh = njit(_nrt=False)(step.py_func)

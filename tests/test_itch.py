@@ -362,6 +362,37 @@ def test_bytes_that_are_no_itch_at_all(raw: bytes) -> None:
     check_invariants(into.book)
 
 
+GUARDED = """
+import ctypes, mmap, numpy as np
+from engine.feed import itch
+from engine.feed.hot.replay import decode_only, replay
+from tests.itch_flow import frame
+from tests.test_itch import decoder
+
+memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+whole = np.frombuffer(memory, np.uint8)
+into = decoder()
+read = 0
+for message in itch.MESSAGES:
+    for length in range(message.length + 2):
+        raw = frame([bytes([message.code] * length)])
+        for size in range(len(raw) + 1):
+            at = mmap.PAGESIZE - size
+            memory[at : mmap.PAGESIZE] = raw[:size]
+            replay(into, whole[at : mmap.PAGESIZE], 0, size)
+            read += decode_only(whole[at : mmap.PAGESIZE], 0, size)[0]
+print(read)
+"""
+
+
+def test_no_byte_behind_the_last_is_touched() -> None:
+    """Every type, cut everywhere, right before a page that nobody may read: a process that did would be killed."""
+    run = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, cwd=ROOT, timeout=120, check=True)
+    assert int(run.stdout) == sum(message.length + 2 for message in itch.MESSAGES)
+
+
 def test_decode_only_reads_what_the_benchmark_says() -> None:
     raw = frame(Flow(3).messages(500))
     messages, total = decode_only(np.frombuffer(raw, np.uint8), 0, len(raw))

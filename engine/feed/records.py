@@ -4,14 +4,15 @@ import numpy as np
 
 #   0        8        16       24       32      33        34      35      36      37         38      39    64
 #   +--------+--------+--------+--------+-------+---------+-------+-------+-------+----------+-------+-----+
-#   | bid_px | bid_sz | ask_px | ask_sz | flags | publish | known | state | halts | overflow | stale | pad |
+#   | bid_px | bid_sz | ask_px | ask_sz | valid | publish | known | state | halts | overflow | stale | pad |
 #   +--------+--------+--------+--------+-------+---------+-------+-------+-------+----------+-------+-----+
-# The best bid and offer as last published, with the TP_BOOK_* flags. publish: somebody asked for this instrument. known: it has
-# been in the directory. state: trading state as ASCII, 0 none seen. halts: a bit for each market that has halted it operationally.
-# overflow: an order of it found no room. stale: it has been counted in books_stale.
+# The best bid and offer as last published; validity: their TP_BOOK_* flags (`flags` is an attribute that numpy's own records have).
+# publish: somebody asked for this instrument. known: it has been in the directory. state: trading state as ASCII, 0 none seen.
+# halts: a bit for each market that has halted it operationally. overflow: an order of it found no room. stale: it has been counted
+# in books_stale.
 TOP_RECORD = np.dtype(
     {
-        "names": ["bid_px", "bid_sz", "ask_px", "ask_sz", "flags", "publish", "known", "state", "halts", "overflow", "stale"],
+        "names": ["bid_px", "bid_sz", "ask_px", "ask_sz", "validity", "publish", "known", "state", "halts", "overflow", "stale"],
         "formats": ["i8"] * 4 + ["u1"] * 7,
         "offsets": [0, 8, 16, 24, 32, 33, 34, 35, 36, 37, 38],
         "itemsize": 64,

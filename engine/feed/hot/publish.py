@@ -80,7 +80,7 @@ def book_flags(top, words):
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def fill_quote(line, top, instrument, origin, tsc, ts_ns):
-    stamp_head(line, MSG_QUOTE, top.flags, instrument, origin, tsc, ts_ns)
+    stamp_head(line, MSG_QUOTE, top.validity, instrument, origin, tsc, ts_ns)
     line.bid_px = top.bid_px
     line.bid_sz = top.bid_sz
     line.ask_px = top.ask_px
@@ -91,7 +91,7 @@ def fill_quote(line, top, instrument, origin, tsc, ts_ns):
 def publish_quote(feed, clock, instrument, origin, ts_ns):
     """The best bid and offer as feed.decoder.tops has them."""
     top = feed.decoder.tops[instrument]
-    top.flags = book_flags(top, feed.words)
+    top.validity = book_flags(top, feed.words)
     tsc = now_tsc(clock)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)
@@ -140,14 +140,14 @@ def publish_trade(feed, clock, instrument, px, qty, match, side, printable, cros
 def publish_status(feed, clock, instrument, origin, ts_ns):
     """What the book's validity is now, on the ring and in its line of the quotes board."""
     top = feed.decoder.tops[instrument]
-    top.flags = book_flags(top, feed.words)
+    top.validity = book_flags(top, feed.words)
     tsc = now_tsc(clock)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)
     board_close(feed.quotes, instrument, version)
     index = claim(feed.ticks)
     slot = feed.status_slots[index]
-    stamp_head(slot, MSG_STATUS, top.flags, instrument, origin, tsc, ts_ns)
+    stamp_head(slot, MSG_STATUS, top.validity, instrument, origin, tsc, ts_ns)
     slot.feed_sequence = feed.words[EXPECTED]
     slot.lost = feed.decoder.stats[0].lost
     slot.state = top.state

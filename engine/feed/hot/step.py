@@ -258,7 +258,7 @@ def sweep(feed, clock):
         if told == TOLD_PER_STEP:
             return told
         top = feed.decoder.tops[instrument]
-        if top.known or top.flags != 0:
+        if top.known or top.validity != 0:
             if top.publish:
                 if not has_room(feed.ticks, 1):
                     feed.decoder.stats[0].ring_waits += 1
