@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.book.book import make_book
+from engine.book.book import make_book, prefault
 from engine.feed.hot.decoder import ROW_WORDS, WINDOW_ROWS, Decoder
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE
 from engine.feed.hot.source import READ_FAILED, RECEIVE_FAILED, UNZIPPING_FAILED
@@ -101,6 +101,8 @@ class FeedStage:
         self.packets = PacketBuffers()
         self._open(source, address, interface, Path(path), receive_buffer_bytes)
         decoder = make_decoder(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, stats=stats.records)
+        buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
+        prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer])
         decoder.tops["publish"] = symbols is None
         self.state = Feed(
             decoder=decoder,
@@ -115,7 +117,7 @@ class FeedStage:
             control=control.words()[0],
             words=self.words,
             wanted=self.wanted,
-            buffer=self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8),
+            buffer=buffer,
             headers=self.packets.headers,
             notes=self.packets.notes,
         )
