@@ -45,8 +45,7 @@ class Distribution:
         """The highest value of the bucket that holds the given share of values, never above the maximum; 0 where empty."""
         if not self.count:
             return 0
-        # Rounded first: 99.9 % of 20,000 is the 19,980th value, and in floating point a little more.
-        rank = max(1, math.ceil(round(self.count * percent / 100, 6)))
+        rank = max(1, math.ceil(self.count * percent / 100))
         bucket = int(np.searchsorted(np.cumsum(self.buckets), rank))
         return min(highest_value(bucket), self.maximum)
 

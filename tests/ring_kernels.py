@@ -4,13 +4,14 @@ import numpy as np
 from numba import njit
 
 from engine.wire.hot.syscalls import yield_core
-from shm.atomics import load_acquire, pause
+from shm.atomics import load_acquire, pause, store_release
 from shm.hot import advance, board_close, board_open, board_read, claim, commit, has_messages, poll, release
 
 # A message with room for seven words, each derived from its number: any byte that is wrong or torn shows.
 MESSAGE = np.dtype([("sequence", "u8"), *((name, "i8") for name in "abcdefg")])
 
 PATIENCE_YIELDS = 20_000_000
+PATIENCE_LOADS = 100_000_000_000
 STUCK = -1
 
 
@@ -126,11 +127,12 @@ def read_board(board, copy, reads, seen):
 
 @njit(cache=True, _nrt=False, nogil=True)
 def await_word(words, value):
-    """Spin until words[0] is `value`, as a kernel does on a stop word. 0, or STUCK."""
-    patience = PATIENCE_YIELDS
-    while load_acquire(words, 0) != value:
-        yield_core()
-        patience -= 1
-        if patience == 0:
-            return STUCK
-    return 0
+    """Say so in words[1], then spin until words[0] is `value`. 0, or STUCK.
+
+    Nothing in the loop but the load: a plain one would be taken out of it.
+    """
+    store_release(words, 1, 1)
+    for _ in range(PATIENCE_LOADS):
+        if load_acquire(words, 0) == value:
+            return 0
+    return STUCK

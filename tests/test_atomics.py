@@ -292,6 +292,9 @@ def test_twins_compute_what_the_kernels_compute() -> None:
     def highest(value):
         return atomics.highest_bit(value)
 
+    for kernel in (add, sub):
+        kernel(1, 2)
+        assert not lines_with(llvm_of(kernel), r"\b(nsw|nuw)\b"), "undefined where it overflows"
     kernels = f"{[[(add(a, b), sub(a, b)) for a in EDGES] for b in EDGES]} {[highest(v) for v in (1, 2, 3, 1024, 2**62)]}\n"
     program = f"from shm.atomics import wrap_add, wrap_sub, highest_bit\nEDGES = {EDGES}\n{SUMS}"
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}

@@ -308,6 +308,11 @@ try:
     Table.create("second", READER, 4_000)
 except SegmentError as error:
     print(error)
+os.statvfs = lambda path: os.statvfs_result([1 << 40] * 10)
+try:
+    Table.create("third", READER, 4_000)
+except SegmentError as error:
+    print(error)
 print(sorted(os.listdir(SHM)), int(first.records["heartbeat"].sum()))
 """
 
@@ -320,6 +325,7 @@ def test_a_full_dev_shm_is_an_error_and_never_a_signal() -> None:
         pytest.skip(f"a small {SHM} of its own takes root and mount namespaces: {finished.stderr.strip()}")
     assert finished.returncode == 0, finished.stderr
     assert f"segment=second: cannot allocate bytes={8192 + 4_000 * 128} in {SHM} (free bytes=" in finished.stdout
+    assert "segment=third: cannot allocate" in finished.stdout, "memory that is gone between the look and the allocation"
     assert finished.stdout.endswith("['first'] 4000\n")
 
 
