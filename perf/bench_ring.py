@@ -267,6 +267,7 @@ def text(result: dict[str, Any]) -> str:
     lines = [
         f"{one_line(pair)}; CPUs {pair['pair'][0]} and {pair['pair'][1]}: {pair['distance']}",
         f"round trip   {result['rtt_ns']:7.1f} ns   bare ping-pong in C {result['limit_rtt_ns']:.1f} ns   ratio {result['rtt_ratio']:.3f}",
+        f"             (64 bytes over two lines that never change, in C: {result['line_rtt_ns']:.1f} ns)",
         f"             p50 {result['p50_ns']:.0f}   p99 {result['p99_ns']:.0f}   p99.9 {result['p999_ns']:.0f}"
         f"   max {result['max_ns']:.0f} ns   ({result['round_trips']:,} round trips)",
         f"throughput   {result['throughput_mps']:7.1f} M messages/s   in C {result['limit_throughput_mps']:.1f}"
