@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ from engine.layout import (
     STRATEGY_STATS,
     TIF_IOC,
 )
-from engine.strategy import fields, layout
+from engine.strategy import api, fields, layout
 from engine.strategy.drive import (
     Buy,
     Cancel,
@@ -51,6 +52,7 @@ from engine.strategy.drive import (
     wait,
 )
 from engine.strategy.errors import StrategyError
+from engine.strategy.handlers import HANDLERS
 from engine.strategy.load import load
 from engine.strategy.new import write_new
 from engine.strategy.stage import StrategyStage
@@ -62,6 +64,8 @@ STRATEGIES = ROOT / "tests" / "strategies"
 GOOD = STRATEGIES / "good"
 BAD = STRATEGIES / "bad"
 MARKET_MAKER = "engine.strategy.market_maker"
+
+compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="under NUMBA_DISABLE_JIT nothing is compiled")
 
 AT_100 = quote(1_000_000, 1_000_200)
 
@@ -239,7 +243,7 @@ def test_no_order_leaves_on_a_book_that_is_not_valid() -> None:
     driver.happen(quote(1_000_000, 1_000_200, symbol="A"))
     before = driver.stats.get("refused_invalid", 0)
     assert driver.happen(trade(1_000_000, 1, symbol="A")) == [Buy(2, 1_000_000, 1, symbol="A")]
-    assert driver.stats["refused_invalid"] == before + 3, "B has no book yet; -5 and 2^40 are no instruments"
+    assert driver.stats["refused_invalid"] == before + 3, "B has no book yet; a negative number and 2^40 are no instruments"
     driver.happen(quote(1_000_000, 1_000_200, symbol="B"))
     assert driver.happen(trade(1_000_000, 1, symbol="A")) == [Buy(4, 1_000_000, 1, symbol="A"), Buy(5, 1_000_000, 1, symbol="B")]
     assert driver.happen(status(BOOK_STALE, symbol="A")) == [Cancel(7, symbol="A")]
@@ -376,6 +380,7 @@ def on_book(ctx, params, state, quote):
 """
 
 
+@compiled_only
 def test_a_second_start_compiles_nothing_and_a_change_compiles_anew(tmp_path: Path) -> None:
     mine, cache = tmp_path / "mine.py", tmp_path / "cache"
     mine.write_text(SHORT)
@@ -433,6 +438,7 @@ print(len(machine) > 10_000, *(word in machine for word in ("NRT_Allocate", "NRT
 """
 
 
+@compiled_only
 def test_the_turn_allocates_nothing_counts_no_references_and_cannot_raise(tmp_path: Path) -> None:
     assert python(LOOKING, tmp_path).split() == ["True", "False", "False", "False", "False"]
 
@@ -455,6 +461,7 @@ def test_a_record_in_plain_python_reads_as_numbers_and_names_what_it_has(tmp_pat
     output = python(
         """
 import numpy as np
+from engine.strategy.handlers import HANDLERS
 from engine.strategy.load import load
 from engine.strategy.plain import readable
 memory = load("engine.strategy.market_maker").memory(1)
@@ -493,6 +500,7 @@ def expected_of(path: Path) -> str:
     return "\n".join(line[2:] for line in said.splitlines())
 
 
+@compiled_only
 @pytest.mark.parametrize("path", sorted(BAD.glob("*.py")), ids=lambda path: path.stem)
 def test_a_mistake_is_told_in_its_authors_words(path: Path) -> None:
     assert told(path) == expected_of(path)
@@ -528,6 +536,28 @@ def test_a_circle_of_imports_is_told(tmp_path: Path) -> None:
         load(str(tmp_path / "a.py"))
 
 
+def test_a_file_may_have_any_name_and_a_main_part(tmp_path: Path) -> None:
+    path = tmp_path / "my strategy-1.py"
+    path.write_text(SHORT + "if __name__ == '__main__':\n    import pandas\n    pandas.read_csv('x')\n")
+    assert drive(str(path), [AT_100]) == [Buy(1, 1_000_000, 10)]
+
+
+def test_an_import_is_seen_wherever_it_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("try:\n    import pandas\nexcept ImportError:\n    import os\n" + SHORT)
+    with pytest.raises(StrategyError, match=r"mine\.py:2: imports pandas.*\n(.*\n)*.*mine\.py:4: imports os"):
+        load(str(path))
+
+
+def test_the_api_tells_of_everything_in_it() -> None:
+    told_of = api.__doc__ or ""
+    for name in api.__all__:
+        if name.islower():
+            assert f"{name}(ctx" in told_of, name
+    assert [name for name in HANDLERS if f"def {name}(" not in told_of] == []
+
+
+@compiled_only
 def test_a_mistake_beside_a_strategy_is_told_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("import b\nfrom engine.strategy.api import *\ndef on_book(ctx, params, state, quote):\n    b.f(quote)\n")
     (tmp_path / "b.py").write_text("def f(anything):\n    return anything.bidpx\n")

@@ -164,10 +164,16 @@ def compose(title: str, strategy_module: str, handlers: Collection[str]) -> str:
     )
 
 
+# No hot files, but what they say is compiled into a turn or decides how.
+SHAPING = ("plain.py", "load.py")
+
+
 def turn_name(stem: str, source: str, content: str) -> str:
     """The name of a turn's module: everything that is compiled into it, and what it is compiled for, changes it."""
     compiled_for = f"{engine.build_hash():x} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     digest = blake2b(f"{source}\0{content}\0{compiled_for}".encode(), digest_size=8)
+    for shaping in SHAPING:
+        digest.update(Path(__file__).with_name(shaping).read_bytes())
     return f"tickpath_turn_{stem}_{digest.hexdigest()}"
 
 

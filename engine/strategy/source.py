@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +16,8 @@ IMPORTABLE = ("engine.strategy.api", "math", "numpy", "typing", "__future__")
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a strategy: its path as the user wrote it, its text, its syntax tree, and the sources it imports by name."""
+    """One file of a strategy: its name as an identifier, its path as the user wrote it,
+    its text, its syntax tree, and the sources it imports by name."""
 
     name: str
     path: Path
@@ -79,9 +82,9 @@ def locate(strategy: str) -> Path:
 
 def _read_file(path: Path, importing: tuple[Path, ...]) -> Source:
     text, tree = _parsed(path)
-    source = Source(path.stem, path, text, tree)
+    source = Source(re.sub(r"\W", "_", path.stem, flags=re.ASCII), path, text, tree)
     problems = []
-    for node in tree.body:
+    for node in _top_statements(tree.body):
         for name in _imported(node):
             beside = path.parent / f"{name}.py"
             if name in IMPORTABLE:
@@ -107,6 +110,19 @@ def _parsed(path: Path) -> tuple[str, ast.Module]:
     except OSError as error:
         problem = Problem(str(path), 0, f"cannot read it: {error.strerror}", "a file that this user may read")
     raise StrategyError(problem.text())
+
+
+def _top_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run when a file is imported, those inside if, try and with too. `if __name__ == ...` does not."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _top_statements(getattr(node, part, []))
+            for handler in getattr(node, "handlers", []):
+                yield from _top_statements(handler.body)
 
 
 def _imported(node: ast.stmt) -> list[str]:

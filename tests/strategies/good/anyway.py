@@ -20,7 +20,7 @@ def on_status(ctx, params, state, status):
 def on_trade(ctx, params, state, trade):
     send(ctx, state, trade.instrument)
     send(ctx, state, trade.instrument + 1)
-    send(ctx, state, -5)
+    send(ctx, state, trade.instrument - 65_536)
     send(ctx, state, 1 << 40)
 
 
