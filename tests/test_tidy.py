@@ -167,7 +167,7 @@ def test_hot_files_import_only_hot_files_and_layouts() -> None:
     report(complaints)
 
 
-def test_kernels_are_compiled_with_a_cache() -> None:
+def test_kernels_are_compiled_with_a_cache_and_without_reference_counts() -> None:
     complaints = []
     for name, tree in hot_sources().items():
         if name in COMPILE_TIME:
@@ -176,8 +176,14 @@ def test_kernels_are_compiled_with_a_cache() -> None:
             decorator = decorator_of(function)
             if decorator is None:
                 complaints.append(f"{name}:{function.lineno}: {function.name} is not decorated with njit(...) and nothing else")
-            elif not any(keyword.arg == "cache" and ast.unparse(keyword.value) == "True" for keyword in decorator.keywords):
+                continue
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in decorator.keywords}
+            if given.get("cache") != "True":
                 complaints.append(f"{name}:{function.lineno}: {function.name} without cache=True compiles at every start")
+            if given.get("_nrt") != "False":
+                complaints.append(
+                    f"{name}:{function.lineno}: {function.name} without _nrt=False counts references with locked instructions"
+                )
     report(complaints)
 
 

@@ -63,49 +63,49 @@ else:
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
     _errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def _errno():
         return int(_errno_location()[0])
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def recv_bytes(fd, buffer, at, size):
         """Receive up to `size` bytes into buffer[at:], without waiting."""
         got = _recv(fd, buffer[at:].ctypes, size, MSG_DONTWAIT)
         return got if got >= 0 else -_errno()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def send_bytes(fd, buffer, at, size):
         """Send buffer[at:at + size], without waiting; what did not fit is the caller's to keep."""
         sent = _send(fd, buffer[at:].ctypes, size, MSG_DONTWAIT | MSG_NOSIGNAL)
         return sent if sent >= 0 else -_errno()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def read_bytes(fd, buffer, at, size):
         """Read up to `size` bytes of a file or pipe into buffer[at:]. 0 at its end."""
         got = _read(fd, buffer[at:].ctypes, size)
         return got if got >= 0 else -_errno()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def recv_packets(fd, headers, count):
         """Receive up to `count` datagrams into the struct mmsghdr array `headers` (uint64 words), without waiting."""
         got = _recvmmsg(fd, headers.ctypes, count, MSG_DONTWAIT, 0)
         return got if got >= 0 else -_errno()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def accept_socket(fd):
         """Accept one connection as a non-blocking socket."""
         got = _accept4(fd, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC)
         return got if got >= 0 else -_errno()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def close_fd(fd):
         return _close(fd)
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def yield_core():
         """Let another thread of this core run."""
         _sched_yield()
 
-    @njit(cache=True)
+    @njit(cache=True, _nrt=False)
     def sleep_us(microseconds):
         _usleep(microseconds)
