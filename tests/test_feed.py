@@ -38,7 +38,6 @@ from engine.layout import (
 from engine.messages.hot.stamp import NOW
 from engine.runtime.clock import calibrate
 from engine.wire.table import Value
-from shm import segment
 from shm.histogram import Distribution
 from tests.feed_house import INSTRUMENTS, MIDNIGHT_NS, START_TSC, FeedHouse, feed_house, only
 from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, unframe
@@ -57,13 +56,6 @@ TS_NS = MIDNIGHT_NS + 34_200_000_000_007
 def house() -> Iterator[FeedHouse]:
     with feed_house() as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_in_shared_memory() -> Iterator[None]:
-    before = segment.names("test-feed-")
-    yield
-    assert segment.names("test-feed-") == before
 
 
 def add(ref: int, side: str, shares: int, px: int, **other: Value) -> bytes:
