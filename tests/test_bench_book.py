@@ -52,8 +52,8 @@ def test_copies_are_of_other_instruments_and_other_orders() -> None:
     for name in ("messages", "adds", "executes", "cancels", "deletes", "replaces", "live_orders"):
         assert often[name] == copies * once[name], name
     assert often["missing_ref"] == often["dup_ref"] == 0
-    fields = [itch.BY_CODE[raw[0]].decode(raw) for raw in unframe(grown.tobytes()) if itch.ABOUT_ORDER[raw[0]]]
-    refs = [fields["new_ref"] if "new_ref" in fields else fields["ref"] for fields in fields if "side" in fields or "new_ref" in fields]
+    about_orders = [itch.BY_CODE[raw[0]].decode(raw) for raw in unframe(grown.tobytes()) if itch.ABOUT_ORDER[raw[0]]]
+    refs = [fields.get("new_ref", fields["ref"]) for fields in about_orders if "side" in fields or "new_ref" in fields]
     assert refs == list(range(1, len(refs) + 1))
 
 
