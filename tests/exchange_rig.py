@@ -15,7 +15,7 @@ from engine.exchange.hot.state import CLIENT_FD, FILE_FD, HEARD_NS, SENT_NS, STA
 from engine.exchange.hot.step import step
 from engine.exchange.stage import ExchangeStage
 from engine.feed import itch
-from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, LENGTH_BYTES, SEQUENCE_AT
+from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, LENGTH_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
 from engine.gateway import ouch, soupbintcp
 from engine.layout import CONTROL, EXCHANGE_STATS, PHASE_TRADING, POSITION
 from engine.messages.hot.stamp import NOW
@@ -92,6 +92,7 @@ class Rig:
         taken = []
         while self.datagrams < self.count("packets"):
             raw = self.listener.recv(65_536)
+            assert len(raw) <= PACKET_BYTES_MAX
             if int.from_bytes(raw[COUNT_AT:HEADER_BYTES], "big") not in (0, 0xFFFF):
                 self.datagrams += 1
                 taken.append(raw)

@@ -16,13 +16,14 @@ from numba import config
 
 from engine.book.book import check_invariants
 from engine.exchange import hot
-from engine.exchange.hot.flow import OPENING_ORDERS, SLOTS, TICK_PX, random_bits
+from engine.exchange.hot.flow import LEVELS_MIN, OPENING_ORDERS, SLOTS, TICK_PX, random_bits
 from engine.exchange.hot.replay import UNZIPPING_FAILED
 from engine.exchange.hot.state import COPIED, LOGGED, MARKET_FD
 from engine.exchange.hot.step import step
-from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, SEQUENCE_AT
+from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
 from engine.gateway import ouch, soupbintcp
 from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_TRADING
+from engine.messages.hot.stamp import NOW
 from tests.exchange_rig import (
     AAPL,
     DATA,
@@ -46,6 +47,7 @@ from tests.exchange_rig import (
 HOT = [path.stem for path in Path(hot.__file__).parent.glob("*.py") if path.stem != "__init__"]
 MS = 1_000_000
 SECOND = 1_000_000_000
+OURS = 1 << 40
 
 
 @pytest.fixture
@@ -81,6 +83,7 @@ def test_a_login_is_answered_with_session_and_next_sequence_number(made: Rig) ->
 GOOD_LOGINS: dict[str, dict[str, Any]] = {
     "the session by name": {"session": "RIG"},
     "fields padded on the left": {"username": "  TICK", "password": "      PATH", "session": "       RIG", "sequence": "1".rjust(20)},
+    "a user padded on the left": {"username": "  TICK"},
     "lower case": {"username": "tick", "password": "path", "session": "rig"},
     "from now on": {"sequence": 0},
     "no sequence number": {"sequence": ""},
@@ -119,14 +122,14 @@ def test_an_order_a_fill_a_replace_and_a_cancel(made: Rig, client: SoupClient) -
     accepted, second, removed, added, replaced, cancelled = client.reports(6)
     assert accepted == {
         "type": "A", "timestamp": 0, "user_ref": 1, "side": "B", "quantity": 300, "symbol": "AAPL", "px": 1_500_000, "tif": "0",
-        "display": "Y", "order_ref": 1 << 40, "capacity": "P", "sweep": "N", "cross": "N", "state": "L", "client_id": "ME",
+        "display": "Y", "order_ref": OURS, "capacity": "P", "sweep": "N", "cross": "N", "state": "L", "client_id": "ME",
         "appendage_length": 0,
     }  # fmt: skip
     assert (second["type"], second["user_ref"]) == ("A", 2)
-    fill = {"type": "E", "timestamp": 0, "quantity": 100, "px": 1_500_000, "match": 1 << 40, "appendage_length": 0}
+    fill = {"type": "E", "timestamp": 0, "quantity": 100, "px": 1_500_000, "match": OURS, "appendage_length": 0}
     assert removed == {**fill, "user_ref": 2, "liquidity": "R"}
     assert added == {**fill, "user_ref": 1, "liquidity": "A"}
-    assert (replaced["type"], replaced["quantity"], replaced["order_ref"]) == ("U", 200, (1 << 40) + 2)
+    assert (replaced["type"], replaced["quantity"], replaced["order_ref"]) == ("U", 200, OURS + 2)
     assert (cancelled["type"], cancelled["user_ref"], cancelled["quantity"], cancelled["reason"]) == ("C", 3, 200, "U")
     assert types(made.decoded()) == ["A", "E", "U", "D"]
     line = made.positions.records[1]
@@ -143,6 +146,17 @@ def test_an_order_a_fill_a_replace_and_a_cancel(made: Rig, client: SoupClient) -
         name: made.count(name) for name in ("orders", "replaces", "cancels", "accepted", "executions", "client_executions", "reports")
     }
     assert counted == {"orders": 2, "replaces": 1, "cancels": 1, "accepted": 2, "executions": 1, "client_executions": 2, "reports": 6}
+
+
+def test_times_count_from_the_exchanges_midnight(tmp_path: Path) -> None:
+    with rig(tmp_path, midnight_ns=3 * SECOND) as made:
+        made.step(after_ns=5 * SECOND)
+        client = SoupClient(made)
+        client.login()
+        made.clock.words[NOW] += 7
+        client.order(enter(1, "B", 1, 100))
+        assert client.reports(1)[0]["timestamp"] == 2 * SECOND + 7
+        assert [message["timestamp"] for message in made.decoded()][-1] == 2 * SECOND + 7
 
 
 def test_one_byte_at_a_time(made: Rig) -> None:
@@ -188,6 +202,17 @@ def test_garbage_is_counted_and_ends_the_connection(made: Rig, client: SoupClien
     made.run()
     assert made.count("open_orders") == 0
     assert SoupClient(made).login()[0] == soupbintcp.LOGIN_ACCEPTED.code
+
+
+def test_a_connection_that_ends_inside_a_packet_is_malformed(made: Rig, client: SoupClient) -> None:
+    client.send(packet(UNSEQUENCED, enter(1, "B", 1, 100))[:-1])
+    client.poll()
+    client.socket.close()
+    made.run()
+    client = SoupClient(made)
+    client.login()
+    assert made.count("malformed") == 1
+    assert made.count("orders") == 0
 
 
 def test_an_order_may_have_options_behind_it(made: Rig, client: SoupClient) -> None:
@@ -350,6 +375,41 @@ def test_nobody_listening_is_no_failure(tmp_path: Path) -> None:
         assert made.count("send_failures") == 0
 
 
+def test_whoever_begins_to_listen_gets_the_next_packet(tmp_path: Path) -> None:
+    """A refusal that the socket still has to tell is an earlier packet's: the one at hand must be sent all the same."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+        late.bind(("127.0.0.1", 0))
+        address = late.getsockname()
+    with rig(tmp_path, market_address=address) as made, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+        made.run()
+        packets = made.count("packets")
+        late.bind(address)
+        late.settimeout(10)
+        client = SoupClient(made)
+        client.login()
+        client.order(enter(1, "B", 1, 100))
+        client.reports(1)
+        assert made.count("packets") == packets + 1
+        assert types([decode_itch(raw) for raw in framed(late.recv(65_536)[HEADER_BYTES:])]) == ["A"]
+
+
+def test_packets_are_filled_and_never_overfilled(tmp_path: Path) -> None:
+    """Messages of many lengths in one turn: some packet ends where the next message would not have fitted by a byte or two."""
+    sizes: list[int] = []
+    with rig(tmp_path, flow="generated", rate_per_s=1e6) as made:
+        made.run()
+        client = SoupClient(made)
+        client.login()
+        for turn in range(400):
+            orders = [enter(32 * turn + number, "B", 1, 100 + number) for number in range(1, 33)]
+            client.send(b"".join(packet(UNSEQUENCED, raw) for raw in orders))
+            made.step(after_ns=MS)
+            found = made.packets()
+            sizes += [len(raw) for raw in found]
+            assert all(sum(2 + len(raw) for raw in framed(sent[HEADER_BYTES:])) == len(sent) - HEADER_BYTES for sent in found)
+    assert max(sizes) >= PACKET_BYTES_MAX - 2
+
+
 def test_packets_that_the_socket_does_not_take_wait(tmp_path: Path) -> None:
     """A datagram pair takes a handful; the rest must come later, whole and in order."""
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -434,10 +494,12 @@ def test_generated_flow_opens_with_the_directory(tmp_path: Path) -> None:
 
 
 class Watch:
-    """A book by order, kept the obvious way, which insists that executions respect price and time."""
+    """A book by order, kept the obvious way, which insists that executions respect price and time, that flow's limit orders never
+    trade at once, and that it cancels nothing on a side that is thin."""
 
     def __init__(self) -> None:
         self.orders: dict[int, list[Any]] = {}
+        self.executed_ns = -1
 
     def side(self, locate: int, side: str) -> list[tuple[int, int]]:
         """(price, ref) in price-time priority: refs are dense, so the older order has the lower one."""
@@ -446,12 +508,17 @@ class Watch:
 
     def apply(self, message: Message) -> None:
         kind = message["type"]
+        if kind in "XD":
+            locate, side, *_ = self.orders[message["ref"]]
+            assert len({px for px, _ in self.side(locate, side)}) > LEVELS_MIN, "a thin side was reduced"
         if kind == "A":
+            assert message["timestamp"] != self.executed_ns, "a limit order of flow's traded"
             self.orders[message["ref"]] = [message["locate"], message["side"], message["px"], message["shares"]]
         elif kind == "E":
             locate, side, *_ = self.orders[message["ref"]]
             assert self.side(locate, side)[0][1] == message["ref"], "executed out of turn"
             self.reduce(message["ref"], message["shares"])
+            self.executed_ns = message["timestamp"]
         elif kind == "X":
             self.reduce(message["ref"], message["shares"])
         elif kind == "D":
@@ -498,6 +565,23 @@ def test_generated_flow_makes_a_market(tmp_path: Path, seed: int) -> None:
     assert kinds["capacity_drops"] == kinds["diverged"] == 0
 
 
+def test_a_side_that_a_client_sweeps_is_built_up_again(tmp_path: Path) -> None:
+    watch = Watch()
+    with rig(tmp_path, flow="generated", symbols={"AAPL": 150.0}, rate_per_s=20_000) as made:
+        made.run()
+        client = SoupClient(made)
+        client.login()
+        for number in range(1, 201):
+            side, px = ("B", 1_999_999_900) if number % 2 else ("S", 100)
+            client.order(enter(number, side, 999_999, px, tif="3"))
+            client.until(lambda number=number: made.count("orders") == number, "the order to arrive")
+            made.step(after_ns=MS)
+            made.run()
+            for message in made.decoded():
+                watch.apply(message)
+        assert made.count("client_executions") > 400
+
+
 def test_flow_trades_with_a_client_and_refills_what_it_sweeps(tmp_path: Path) -> None:
     with rig(tmp_path, flow="generated", symbols={"AAPL": 150.0}, rate_per_s=20_000) as made:
         made.run()
@@ -515,7 +599,7 @@ def test_flow_trades_with_a_client_and_refills_what_it_sweeps(tmp_path: Path) ->
         executed = made.count("client_executions")
         while made.count("client_executions") == executed:
             made.step(after_ns=MS)
-            assert made.clock.words[1] < 60 * SECOND
+            assert made.clock.words[NOW] < 60 * SECOND
 
 
 def test_flow_waits_for_trading_and_stops_for_draining(tmp_path: Path) -> None:
@@ -585,19 +669,17 @@ def test_a_file_is_replayed_at_its_pace(tmp_path: Path, speed: float, silence_ms
 
 
 def test_the_exchanges_clock_runs_on_between_historys_messages(tmp_path: Path) -> None:
+    """At history's pace, and never past what history has still to say."""
     path = write_itch(tmp_path / "day.itch", *timed(1_000, 1_100))
     with rig(tmp_path, flow="replay", path=path, speed=2.0) as made:
         made.run()
-        client = SoupClient(made)
-        client.login()
+        wire = made.wire_client()
+        wire.send(packet(UNSEQUENCED, enter(1, "B", 10, 100)))
         made.step(after_ns=20 * MS)
-        client.order(enter(1, "B", 10, 100))
-        assert client.reports(1)[0]["timestamp"] == 1_040 * MS
+        wire.send(packet(UNSEQUENCED, enter(2, "B", 10, 100)))
         made.step(after_ns=1_000 * MS)
-        client.order(enter(2, "B", 10, 100))
-        assert client.reports(1)[0]["timestamp"] >= 1_100 * MS
-        times = [message["timestamp"] for message in made.decoded()]
-        assert times == sorted(times)
+        published = [(message["ref"], message["timestamp"]) for message in made.decoded()]
+    assert published == [(100, 1_000 * MS), (OURS, 1_040 * MS), (OURS + 1, 1_100 * MS), (101, 1_100 * MS)]
 
 
 @pytest.mark.skipif(not AAPL.exists(), reason="the shared data folder is not beside the project")
@@ -805,9 +887,9 @@ def test_refs_match_numbers_and_sequence_are_dense(made: Rig, client: SoupClient
     client.until(lambda: made.count("accepted") == 10, "ten orders")
     reports = client.reports(20)
     refs = [report["order_ref"] for report in reports if report["type"] == "A"]
-    assert refs == [(1 << 40) + number for number in range(10)]
+    assert refs == [OURS + number for number in range(10)]
     matches = [message["match"] for message in made.decoded() if message["type"] == "E"]
-    assert matches == [(1 << 40) + number for number in range(5)]
+    assert matches == [OURS + number for number in range(5)]
 
 
 def test_system_events_pass_through(tmp_path: Path) -> None:

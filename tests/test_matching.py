@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -87,6 +88,7 @@ class Pair:
         assert open_orders(self.made.rig) == [{name: getattr(order, name) for name in ALIKE} for order in ours]
         clients = [order for order in ours if order.is_clients]
         assert self.made.rig.count("open_orders") == len(clients)
+        self.compare_live([order.user_ref for order in clients])
         assert self.made.rig.count("diverged") == self.slow.diverged
         assert stage.ignored == self.slow.ignored
         for locate in {*self.slow.symbols, *self.slow.accounts}:
@@ -96,6 +98,17 @@ class Pair:
                 assert int(line[name]) == (getattr(account, name) if account else 0), name
             for name, side in (("open_buy", "B"), ("open_sell", "S")):
                 assert int(line[name]) == sum(order.qty for order in clients if order.locate == locate and order.side == side), name
+
+    def compare_live(self, user_refs: list[int]) -> None:
+        """The client's table and its list of live orders name each other, and nobody else."""
+        client = self.made.rig.stage.state.venue.client
+        slots = client.live[: self.made.rig.count("open_orders")].tolist()
+        assert sorted(slots) == sorted(user_refs)
+        assert np.flatnonzero(client.table["handle"]).tolist() == sorted(slots)
+        assert client.table["place"][slots].tolist() == list(range(len(slots)))
+        rows = Counter(2 * order.locate + (order.side == "S") for order in self.slow.book if order.is_clients)
+        resting = self.made.rig.stage.state.venue.listing.resting
+        assert {row: int(resting[row]) for row in np.flatnonzero(resting).tolist()} == rows
 
 
 class Crowd:
@@ -427,6 +440,20 @@ def test_what_history_says_of_an_order_that_is_gone_is_counted(on_bench: Bench) 
     assert on_bench.rig.count("diverged") == 4
     on_bench.happen(executed(2, 90, 10))
     assert short(on_bench.market) == [("E", 2, 70)]
+    assert on_bench.rig.count("diverged") == 5
+
+
+def test_history_cannot_touch_a_clients_order(on_bench: Bench) -> None:
+    start(on_bench, client=(enter(1, "B", 100, cents(5000)),))
+    for raw in (
+        executed(OURS, 100, 9),
+        deleted(OURS),
+        reduced(OURS, 10),
+        replaced(OURS, 3, 100, cents(5001)),
+        add(OURS, "B", 5, cents(5000)),
+    ):
+        on_bench.happen(raw)
+    assert on_bench.market == on_bench.reports == []
     assert on_bench.rig.count("diverged") == 5
 
 

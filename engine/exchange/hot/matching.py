@@ -118,7 +118,7 @@ def execute_resting(venue, handle, qty, px, match):
 def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop):
     """Trade up to `qty` for an order of `side` that pays up to px (a sale: asks no less). Returns what is left of it.
 
-    stop: the handle of a resting order before which it ends, or NOBODY_STOPS.
+    stop: the handle of a resting order at px, before which it ends, or NOBODY_STOPS.
     """
     book = venue.book
     against = other_side(side)
@@ -142,9 +142,8 @@ def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop)
                 execute_resting(venue, handle, traded, level_px, number)
                 left -= traded
             handle = after
-        if handle == stop:
-            break
-        # A level that has lost all its orders is gone: the next one has come up to its depth.
+        # A level that has lost all its orders is gone: the next one has come up to its depth. (Behind the level of `stop` there is
+        # none within px, which is that order's own.)
         if book.levels[level].orders != 0:
             depth += 1
     return left

@@ -296,11 +296,6 @@ def copy_log(client, stats):
         stats[0].send_failures += 1
         leave(client)
         return
-    if words[OUT_BEGIN] > 0 and out.shape[0] - words[OUT_END] < LOG_SLOT_BYTES:
-        for byte in range(words[OUT_END] - words[OUT_BEGIN]):
-            out[byte] = out[words[OUT_BEGIN] + byte]
-        words[OUT_END] -= words[OUT_BEGIN]
-        words[OUT_BEGIN] = 0
     while words[COPIED] < words[LOGGED] and out.shape[0] - words[OUT_END] >= LOG_SLOT_BYTES:
         at = (words[COPIED] % slots) * LOG_SLOT_BYTES
         size = LENGTH_BYTES + get_u16(client.log, at)
