@@ -10,8 +10,6 @@ number of orders balances itself, and depth is bounded. Nothing takes the last l
 filled first. Everything random comes from one splitmix64 state, times included: one seed, one flow.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -68,7 +66,7 @@ def uniform(random):
 
 @njit(cache=True, _nrt=False)
 def exponential(random):
-    return -math.log(1.0 - uniform(random))
+    return -np.log(1.0 - uniform(random))
 
 
 @njit(cache=True, _nrt=False)
@@ -80,7 +78,7 @@ def pick(random, count):
 @njit(cache=True, _nrt=False)
 def normal(random):
     """Near enough to a standard normal deviate: four uniform ones."""
-    return (uniform(random) + uniform(random) + uniform(random) + uniform(random) - 2.0) * math.sqrt(3.0)
+    return (uniform(random) + uniform(random) + uniform(random) + uniform(random) - 2.0) * np.sqrt(3.0)
 
 
 @njit(cache=True, _nrt=False)
@@ -97,8 +95,8 @@ def drift(flow, symbol, now_ns):
     flow.moved_ns[symbol] = now_ns
     anchor = flow.anchor[symbol]
     reference = flow.reference[symbol]
-    pull = 1.0 - math.exp(-MEAN_REVERSION_PER_S * elapsed_s)
-    reference += (anchor - reference) * pull + anchor * VOLATILITY_PER_SQRT_S * math.sqrt(elapsed_s) * normal(flow.random)
+    pull = 1.0 - np.exp(-MEAN_REVERSION_PER_S * elapsed_s)
+    reference += (anchor - reference) * pull + anchor * VOLATILITY_PER_SQRT_S * np.sqrt(elapsed_s) * normal(flow.random)
     reference = min(max(reference, anchor * (1.0 - REFERENCE_RANGE)), anchor * (1.0 + REFERENCE_RANGE))
     flow.reference[symbol] = reference
     return reference
@@ -121,7 +119,7 @@ def passive_px(book, random, instrument, side, reference):
     return min(max(px, TICK_PX), PX_LIMIT - TICK_PX)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def place_order(venue, flow, symbol, side, slot, reference):
     """Add an order and remember it in the slot."""
     instrument = symbol + 1
@@ -133,7 +131,7 @@ def place_order(venue, flow, symbol, side, slot, reference):
     flow.refs[slot] = ref
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def cancel_placed(venue, flow, instrument, slot, handle):
     """Cancel a live order of flow's, or half of it."""
     ref = flow.refs[slot]
@@ -151,7 +149,7 @@ def levels_of(book, instrument, side):
     return np.int64(book.sides[side_row(instrument, side)].count)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def marketable_side(book, random, instrument, reference):
     """The side of an aggressive order now, or 0: rarely at random, often where the best quote is on the wrong side of the reference."""
     bid_px = np.int64(book.levels[best_level(book, instrument, BUY)].px)
@@ -168,7 +166,7 @@ def marketable_side(book, random, instrument, reference):
     return side
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def take_best(venue, flow, instrument, side):
     """An immediate-or-cancel order at the best price of the other side."""
     level = best_level(venue.book, instrument, BUY + SELL - side)
@@ -177,7 +175,7 @@ def take_best(venue, flow, instrument, side):
     submit(venue, next_ref(venue.words), instrument, side, px, qty, YES, NO_OWNER, NOTHING, NOTHING, NOTHING, NO, NOTHING, NOTHING)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def add_or_cancel(venue, flow, symbol, side, reference):
     """Look at one of the side's slots. A side that must not shrink looks on for an empty one."""
     first = (2 * symbol + (side & 1)) * SLOTS

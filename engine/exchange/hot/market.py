@@ -5,8 +5,6 @@ the queue; work that publishes is only begun while the queue is at most half ful
 would lose packets, which is counted. Tracking numbers are 0 except where history gave one.
 """
 
-import errno
-
 import numpy as np
 from numba import njit
 
@@ -27,7 +25,8 @@ from engine.feed.moldudp64 import COUNT_AT, END_OF_SESSION, HEADER_BYTES, LENGTH
 from engine.wire.hot.bytes import put_raw64, put_u16, put_u32, put_u48, put_u64
 from engine.wire.hot.syscalls import AGAIN, CONNECTION_REFUSED, INTERRUPTED, send_bytes
 
-NO_BUFFERS = -errno.ENOBUFS
+# -ENOBUFS: the network device's queue is full.
+NO_BUFFERS = -105
 
 MARKET_HEARTBEAT_NS = 1_000_000_000
 

@@ -87,7 +87,7 @@ def copy_bytes(target, at, source, start, length):
         target[at + byte] = source[start + byte]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def report_accepted(venue, source, start, user_ref, side, qty, symbol, px, ref):
     """The enter order message at source[start:] was accepted; what it said is said back."""
     log = venue.client.log
@@ -109,7 +109,7 @@ def report_accepted(venue, source, start, user_ref, side, qty, symbol, px, ref):
     venue.stats[0].accepted += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def report_replaced(venue, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity):
     """The replace order message at source[start:] was accepted, with `qty` open now."""
     log = venue.client.log
@@ -154,7 +154,7 @@ def report_executed(client, stats, now_ns, user_ref, qty, px, liquidity, match):
     stats[0].client_executions += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, inline="always", _nrt=False)
 def report_rejected(venue, source, client_id_at, user_ref, reason):
     log = venue.client.log
     at = open_report(venue.client, venue.stats, REJECTED_CODE, REJECTED_BYTES, venue.words[NOW_NS])

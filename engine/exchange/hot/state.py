@@ -1,4 +1,8 @@
-"""What the exchange's kernels work on. engine/exchange/stage.py makes the arrays; every word has its name here."""
+"""What the exchange's kernels work on. engine/exchange/stage.py makes the arrays; every word has its name here.
+
+A venue is 27 arrays, and an array is seven words to pass. So kernels that are called from one place only, or that are small, are put
+into their callers as source (inline="always"); that is also what keeps the step's compilation short.
+"""
 
 from typing import NamedTuple
 
