@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 # An import only ever points to the same room or one further up this list (design: from bytes to processes).
 ROOMS = [
-    "shm", "engine.layout", "engine.wire", "engine.messages", "engine.book", "engine.feed", "engine.strategy", "engine.risk",
-    "engine.gateway", "engine.exchange", "engine.runtime", "tools",
+    "shm", "engine.layout", "engine.generated", "engine.wire", "engine.messages", "engine.book", "engine.feed", "engine.strategy",
+    "engine.risk", "engine.gateway", "engine.exchange", "engine.runtime", "tools",
 ]  # fmt: skip
 
 TOP_FOLDERS = {"shm", "engine", "tools", "perf"}

@@ -25,7 +25,10 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
         except (SegmentError, ClockError) as error:
             click.echo(f"tickpath: {error}", err=True)
             sys.exit(EXIT_FAILED)
-        except (StrategyError, ValueError, OSError) as error:
+        except OSError as error:
+            click.echo(f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error}", err=True)
+            sys.exit(EXIT_MISUSE)
+        except (StrategyError, ValueError) as error:
             click.echo(f"tickpath: {error}", err=True)
             sys.exit(EXIT_MISUSE)
 

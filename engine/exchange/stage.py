@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from engine.book.book import make_book
-from engine.exchange.file import check_itch
 from engine.exchange.hot import flow as generated
 from engine.exchange.hot import session as soup
 from engine.exchange.hot.listing import NOT_LISTED, list_symbol
@@ -57,6 +56,7 @@ from engine.exchange.hot.state import (
     Venue,
 )
 from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
+from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
 from engine.gateway.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from engine.layout import INSTRUMENTS_MAX, pack_symbol

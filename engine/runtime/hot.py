@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from engine.layout import IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD
+from engine.layout import CONTROL, IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD
 from engine.wire.hot.syscalls import sleep_us, yield_core
 from shm.atomics import pause
 
@@ -12,6 +12,9 @@ STOPPED = 1
 STAGE_REASONS = 1_000
 
 IDLE_SLEEP_US = 50
+
+# Word of a control record.
+PHASE = CONTROL.fields["phase"][1] // 8
 
 
 @njit(cache=True, _nrt=False)

@@ -2,16 +2,12 @@
 
 That is the one form numba finds in its cache at the next start (a closure or a dispatcher passed as an argument compiles again
 every time). Only the events that the strategy handles are in its turn. The module's name is a hash of everything that is compiled
-into it, and its bytes and its file time follow from the name, so two processes that write it at once write the same thing.
+into it; engine/generated.py writes it.
 """
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import llvmlite.binding as llvm
 
@@ -179,30 +175,3 @@ def turn_name(stem: str, source: str, content: str) -> str:
 
 def turns_folder() -> Path:
     return engine.cache_folder() / "strategies"
-
-
-def write_turn(folder: Path, name: str, source: str) -> Path:
-    """Write folder/name.py, whole or not at all.
-
-    numba takes a file's time for part of what it is: one fixed time keeps what a second writer's twin compiled.
-    """
-    path = folder / f"{name}.py"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{name}.{os.getpid()}"
-        draft.write_text(source)
-        os.utime(draft, (FILE_TIME_S, FILE_TIME_S))
-        draft.replace(path)
-    return path
-
-
-FILE_TIME_S = 946_684_800
-
-
-def import_turn(folder: Path, name: str) -> Callable[..., Any]:
-    """The `step` of a written turn. Its folder stays importable, for the process's loop to import the same module by name."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    importlib.invalidate_caches()
-    step: Callable[..., Any] = importlib.import_module(name).step
-    return step

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 from numba.core.errors import NumbaWarning
 
+from engine.generated import import_module, write_module
 from engine.messages.hot.stamp import Clock
 from engine.strategy import compose, fields
 from engine.strategy.check import PLAIN_PYTHON, check_functions
@@ -106,9 +107,9 @@ def load(strategy: str) -> Loaded:
     text = compose.compose(source.name, module.__name__, handlers)
     turn = compose.turn_name(source.name, text, source.content() + _constants(module))
     folder = compose.turns_folder()
-    compose.write_turn(folder, turn, text)
+    write_module(folder, turn, text)
     kernels = [value for each in modules.values() for value in vars(each).values() if _is_own(value, each)]
-    return Loaded(source, module, kernels, params_class, state_class, handlers, turn, folder, compose.import_turn(folder, turn))
+    return Loaded(source, module, kernels, params_class, state_class, handlers, turn, folder, import_module(folder, turn).step)
 
 
 def _execute(source: Source, done: dict[str, types.ModuleType]) -> types.ModuleType:
