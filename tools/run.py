@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
+import orjson
 import psutil
 from rich.console import Console
 
@@ -70,7 +70,7 @@ def config_for(
 
 def write_json(result: dict[str, Any], target: str) -> None:
     """The report as JSON, to a file or to standard output ('-')."""
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+    text = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if target == "-":
         sys.stdout.buffer.write(text)
     else:
