@@ -223,6 +223,24 @@ def test_a_kill_of_nobody_says_so(launcher: Launcher) -> None:
     assert "nobody-here.control: there is none; is the instance running?" in finished.stderr
 
 
+@pytest.mark.skipif(not AAPL.exists(), reason="the shared data folder is not beside the project")
+def test_a_symbol_that_the_feed_never_names_is_told(launcher: Launcher) -> None:
+    report, finished = launcher.trade("--feed", str(AAPL), "--speed", "0", "--symbols", "AAPL,ZZZZ")
+    assert finished.returncode == 0
+    assert "ZZZZ: never named by the feed, so never traded" in report["notes"]
+
+
+@pytest.mark.skipif(not AAPL.exists(), reason="the shared data folder is not beside the project")
+def test_a_feed_without_orders_leaves_the_choice_of_symbols_to_the_user(launcher: Launcher) -> None:
+    head = AAPL.with_name("truncated_head.itch")
+    refused = launcher.run("run", str(launcher.config), "--feed", str(head))
+    assert refused.returncode == 2
+    assert "name some with --symbols" in refused.stderr
+    report, finished = launcher.trade("--feed", str(head), "--speed", "0", "--symbols", "AAPL")
+    assert finished.returncode == 0
+    assert (report["messages"], report["lost"]) == (101, 0)
+
+
 UNUSABLE_FEEDS = {
     "missing": (None, "No such file"),
     "empty": (b"", "it is empty"),

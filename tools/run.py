@@ -12,6 +12,7 @@ import orjson
 import psutil
 from rich.console import Console
 
+from engine.layout import pack_symbol
 from engine.runtime import report
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import Config, load
@@ -56,8 +57,10 @@ def config_for(
     if feed is not None:
         chosen = symbols or busiest(feed, SYMBOLS_PICKED)
         overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve()), "strategy.symbols": chosen, "seconds": 0.0}
+        if not chosen:
+            raise ValueError(f"feed={feed}: no order is added at its start, so no symbol can be chosen by it; name some with --symbols")
         if not symbols:
-            named = ", ".join(chosen) or "nothing"
+            named = ", ".join(chosen)
             notes.append(f"trading {named}: most orders at the start of {feed.name}; --symbols chooses others")
     elif symbols:
         overrides["strategy.symbols"] = symbols
@@ -106,12 +109,19 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "seconds": round(supervisor.traded_s, 3),
         "ended": outcome.why,
         "failures": outcome.failures,
-        "notes": notes,
+        "notes": notes + _unseen(supervisor),
         **gathered,
         "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
         "tsc_hz": round(calibration.hz),
         "machine": describe(),
     }
+
+
+def _unseen(supervisor: Supervisor) -> list[str]:
+    """A sentence about symbols that the feed never named: they could not be traded."""
+    named = set(supervisor.instance.instruments.records["symbol"].tolist())
+    unseen = [symbol for symbol in supervisor.config.strategy.symbols if pack_symbol(symbol) not in named]
+    return [f"{', '.join(unseen)}: never named by the feed, so never traded"] if unseen and supervisor.traded else []
 
 
 def _command_tsc(calibration: Calibration) -> int:
