@@ -33,9 +33,9 @@ format: $(VENV)/ready-dev  ## let ruff put the source in order
 warm: $(VENV)/ready  ## compile every kernel ahead
 	$(BIN)/tickpath warm
 
-perf: bench-ring  ## the ring beside its physical limit, in this machine's own figures
+perf: bench-ring  ## what can be measured without a file: the ring
 
-bench-ring: $(VENV)/ready-dev
+bench-ring: $(VENV)/ready-dev  ## the ring beside a bare ping-pong in C
 	$(BIN)/python perf/bench_ring.py --json -
 
 bench-book: $(VENV)/ready-dev  ## the book beside itch-book: make bench-book FILE=day.itch
