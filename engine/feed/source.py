@@ -136,10 +136,3 @@ def _write_all(fd: int, piece: bytes) -> None:
     rest = memoryview(piece)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def read_receive_limit() -> int:
-    """net.core.rmem_max in bytes, 0 where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(Path("/proc/sys/net/core/rmem_max").read_text())
-    return 0

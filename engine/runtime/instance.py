@@ -81,11 +81,6 @@ class Instance:
     def unlink(self) -> None:
         remove(self.name)
 
-    @property
-    def words(self) -> np.recarray:
-        """The control record."""
-        return self.control.records[0]
-
     def _table(self, name: str, dtype: np.dtype, capacity: int = 1) -> Table:
         return Table.create(f"{self.name}.{name}", dtype, capacity, build_hash=self.build)
 

@@ -1,12 +1,11 @@
 """What a run did, gathered from shared memory into plain data: the JSON report, and what the terminal shows of it."""
 
-import os
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from engine.layout import BOOK_VALID, unpack_symbol
+from engine.layout import unpack_symbol
 from engine.runtime.instance import HOPS, Instance
 from engine.runtime.placement import IDLE_NAMES, Place
 from shm.histogram import Distribution
@@ -159,15 +158,6 @@ def first_order_ms(instance: Instance, hz: float, started_tsc: int) -> float | N
     """Milliseconds from `started_tsc` to the strategy's first order; None if it sent none."""
     first = int(instance.control.records["first_order_tsc"][0])
     return round((first - started_tsc) * 1e3 / hz, 1) if first else None
-
-
-def valid_instruments(instance: Instance) -> int:
-    return int(np.count_nonzero(instance.quotes.records["flags"] == BOOK_VALID))
-
-
-def free_shm_bytes() -> int:
-    status = os.statvfs("/dev/shm")
-    return status.f_bavail * status.f_frsize
 
 
 def _rings(instance: Instance) -> dict[str, Any]:
