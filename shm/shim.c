@@ -10,6 +10,7 @@
 #include <x86intrin.h>
 
 #include "layout.h"
+#include "shim.h"
 
 _Static_assert(sizeof(struct tp_identity) == TP_SCHEMA_OFFSET, "the schema follows the identity");
 _Static_assert(sizeof(struct tp_slot) == TP_LINE_BYTES, "a slot is one cache line");
