@@ -12,11 +12,13 @@ HERE = Path(__file__).parent
 PARTS = [
     ("shim.h", "shim.c"),
     ("memory.h", "memory.c"),
+    ("face.h", "face.c"),
 ]
 
 
 def text(name: str) -> str:
-    return (HERE / name).read_text()
+    """A source without the one line that cffi does not understand and does not need."""
+    return (HERE / name).read_text().replace("#pragma once\n", "")
 
 
 ffi = FFI()
