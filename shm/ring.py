@@ -99,21 +99,13 @@ class Ring:
         blocks = len(readers) + len(observers) + spare
         first = unsigned(first_position)
 
-        def register(data: np.ndarray) -> None:
-            _register(data, readers, observers, wrapped(first))
-
-        def mark(data: np.ndarray) -> None:
-            # Each slot as if it had been claimed a lap before its first position, and never published.
-            positions = np.arange(capacity, dtype=np.uint64) + np.uint64(unsigned(first - capacity))
-            data.view(np.uint64).reshape(capacity, -1)[positions & np.uint64(capacity - 1), 0] = positions
-
         # The cursors are whole before the slots have a name: whoever attaches too early is told so, and never finds a ring that
         # does not gate.
         cursors = segment.create(
             Geometry(cursor_name(name), lib.TP_KIND_CURSORS, blocks + 1, READER.itemsize, _CURSOR_SCHEMA, build_hash, blocks),
             mode=mode,
             group=group,
-            prepare=register,
+            prepare=lambda data: register_blocks(data, readers, observers, first),
         )
         try:
             slots = segment.create(
@@ -130,7 +122,7 @@ class Ring:
                 ),
                 mode=mode,
                 group=group,
-                prepare=mark,
+                prepare=lambda data: mark_slots(data, capacity, first),
                 memory=memory or Memory(),
             )
         except BaseException:
@@ -334,12 +326,18 @@ def _attach_cursors(ring: Geometry, *, writable: bool) -> Segment:
     return cursors
 
 
-def _register(data: np.ndarray, readers: Sequence[str], observers: Sequence[str], first_position: int) -> None:
+def mark_slots(data: np.ndarray, capacity: int, first_position: int) -> None:
+    """Fill a new ring's slots: each as if it had been claimed a lap before its first position, and never published."""
+    positions = np.arange(capacity, dtype=np.uint64) + np.uint64(unsigned(first_position - capacity))
+    data.view(np.uint64).reshape(capacity, -1)[positions & np.uint64(capacity - 1), 0] = positions
+
+
+def register_blocks(data: np.ndarray, readers: Sequence[str], observers: Sequence[str], first_position: int) -> None:
     """Fill a new cursor segment's payload: the producer and every reader stand at the first position."""
     producer = data[: PRODUCER.itemsize].view(np.int64)
-    producer[PRODUCER_POSITION] = producer[PRODUCER_LIMIT] = first_position
+    producer[PRODUCER_POSITION] = producer[PRODUCER_LIMIT] = wrapped(first_position)
     blocks = data[PRODUCER.itemsize :].view(READER)
-    blocks.view(np.int64).reshape(len(blocks), BLOCK_WORDS)[:, READER_POSITION] = first_position
+    blocks.view(np.int64).reshape(len(blocks), BLOCK_WORDS)[:, READER_POSITION] = wrapped(first_position)
     modes = [(name, lib.TP_READER_GATING) for name in readers] + [(name, lib.TP_READER_OBSERVER) for name in observers]
     for record, (name, mode) in zip(blocks, modes, strict=False):
         record["name"] = encoded(name)
