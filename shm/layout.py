@@ -69,7 +69,7 @@ def word_of(dtype: np.dtype, field: str) -> int:
     return int(_fields(dtype)[field][1]) // 8
 
 
-def schema_of(kinds: Kinds | None = None, **variants: np.dtype) -> str:
+def schema_of(kinds: Kinds | None = None, /, **variants: np.dtype) -> str:
     """The layout of a segment's records as JSON text: {variant: {field: [format, offset]}}, and the record's size.
 
     `kinds` says which variant a record is: the field to look at, and the variant for each of its values. Without it every
