@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shm._shim import lib
-from shm.hot import LOST, LOST_FROM, LOST_NOW, POSITION, PRODUCER_EPOCH, PRODUCER_EPOCH_SEEN, READER_POSITION, ConsumerEnd
+from shm.hot import EPOCH, LOST, LOST_FROM, LOST_NOW, POSITION, PRODUCER_EPOCH, PRODUCER_EPOCH_SEEN, READER_POSITION, ConsumerEnd
 from shm.layout import READER
 from shm.roles import Role, encoded, unsigned, wrapped
 
@@ -25,29 +25,43 @@ class Consumer(Role):
 
     def __init__(self, ring: "Ring", block: int, dtype: np.dtype, at: "At | None" = None, name: str = "") -> None:
         super().__init__(ring.open_cursors(), block, READER, f"reader {name or ring.block_name(block)} of ring {ring.name}")
-        self.introduce()
-        if name:
-            self.record["name"] = encoded(name)
-        self.local[LOST] = self.record["lost"]
-        if self.record["mode"] == lib.TP_READER_GATING:
-            self.local[POSITION] = self.words[READER_POSITION]
-        else:
-            self._join(ring, at)
-        producer = self.blocks[0]
-        self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
-        self.end = ConsumerEnd(ring.slots.view(dtype), producer, self.words, self.local)
+        try:
+            self.introduce()
+            if self.record["mode"] == lib.TP_READER_GATING:
+                self.local[POSITION] = self.words[READER_POSITION]
+                self.local[LOST] = self.record["lost"]
+            else:
+                self._prepare_join(ring, at, name)
+                self._join(ring, counts=not isinstance(at, str))
+            producer = self.blocks[0]
+            self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
+            self.end = ConsumerEnd(ring.slots.view(dtype), producer, self.words, self.local)
+        except BaseException:
+            self.close()
+            raise
 
-    def _join(self, ring: "Ring", at: "At | None") -> None:
-        """Begin to gate while the producer runs, at `at`, or as near to it as is still there; None: where this reader once stood."""
+    def _prepare_join(self, ring: "Ring", at: "At | None", name: str) -> None:
+        """Write down where this reader means to begin, so that a join that dies half way can be done again by the next one."""
+        if at is not None:
+            newest = ring.position()
+            self.record["lost"] = 0
+            self.record["heartbeat"] = 0
+            self.words[READER_POSITION] = ring.between(ring.oldest_after(newest - ring.capacity), at, newest, exact=True)
+            self.record["name"] = encoded(name)
+        elif self.record["mode"] == lib.TP_READER_JOINING:
+            return
+        self.record["base"] = unsigned(int(self.record["lost"]) - int(self.words[READER_POSITION]))
+
+    def _join(self, ring: "Ring", *, counts: bool) -> None:
+        """Begin to gate while the producer runs, where this reader stands or as near to it as is still there."""
         stood = int(self.words[READER_POSITION])
         limit = lib.tp_face_join(self.blocks[0].ctypes.data, self.words.ctypes.data)
         oldest, newest = ring.oldest_after(wrapped(limit - ring.capacity)), ring.position()
-        position = ring.between(oldest, stood if at is None else at, newest)
-        if at is None:
-            self.local[LOST_FROM] = stood
-            self.local[LOST_NOW] = missed = wrapped(position - stood)
-            self.local[LOST] += missed
-            self.record["lost"] = self.local[LOST]
+        position = ring.between(oldest, stood, newest)
+        # The same sum however often a join was begun: what is counted twice in a crash is not a count.
+        lost = unsigned(int(self.record["base"]) + position) if counts else 0
+        self.local[LOST_FROM], self.local[LOST_NOW], self.local[LOST] = stood, wrapped(position - stood), lost
+        self.record["lost"] = lost
         lib.tp_face_gate(self.words.ctypes.data, unsigned(position))
         self.local[POSITION] = position
 
@@ -58,6 +72,7 @@ class Consumer(Role):
         super().close()
 
     def leave(self) -> None:
-        """Give the role back, and its block too: the producer no longer waits for this reader."""
-        self.record["mode"] = lib.TP_READER_ABSENT
+        """Give the role back, and its block too: the producer no longer waits for this reader. Not where another has the role by now."""
+        if int(self.record["epoch"]) == int(self.local[EPOCH]):
+            self.record["mode"] = lib.TP_READER_ABSENT
         self.close()

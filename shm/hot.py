@@ -111,7 +111,8 @@ def slowest_reader(readers, position, capacity):
             behind = wrap_sub(position, load_acquire(block, READER_POSITION))
             if behind > furthest_behind:
                 furthest_behind = behind
-    return wrap_sub(position, furthest_behind)
+    # Never more than a lap, whatever a block says: a limit below the position would be no limit that a joining reader can trust.
+    return wrap_sub(position, min(furthest_behind, capacity))
 
 
 @njit(cache=True, _nrt=False)

@@ -140,7 +140,7 @@ struct tp_producer {
  *  80        lost        messages never read: an observer was lapped, or chose to skip, or a reader was evicted
  *  88        name        up to 23 ASCII bytes, zero-filled
  * 112        start       when that process started, in clock ticks since boot
- * 120..127   reserved
+ * 120        base        lost minus position when a join began: one that died half way is redone from it, and counts nothing twice
  */
 struct tp_reader {
     uint64_t position;
@@ -152,7 +152,7 @@ struct tp_reader {
     uint64_t lost;
     uint8_t name[24];
     uint64_t start;
-    uint64_t reserved;
+    uint64_t base;
 };
 
 /* A latency histogram, log-linear: 64 buckets to each power of two, so a reading is at most 1/64 (1.6 %) high.

@@ -43,9 +43,12 @@ class Observer:
             self.role.introduce()
             words, self.local = self.role.words, self.role.local
             self.local[LOST] = self.role.record["lost"]
-        newest = ring.position()
-        oldest = ring.oldest_after(newest - ring.capacity + ring.headroom)
-        self.local[POSITION] = words[READER_POSITION] if at is None and self.role else ring.between(oldest, at or "newest", newest)
+        if at is None and self.role is not None:
+            self.local[POSITION] = words[READER_POSITION]
+        else:
+            newest = ring.position()
+            oldest = ring.oldest_after(newest - ring.capacity + ring.headroom)
+            self.local[POSITION] = ring.between(oldest, "newest" if at is None else at, newest, exact=True)
         producer = ring.blocks[0]
         self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
         self.end = ObserverEnd(ring.slots.view(dtype), producer, words, self.local)

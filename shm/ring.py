@@ -191,6 +191,7 @@ class Ring:
     def observer(self, dtype: np.dtype, name: str | None = None, *, at: At | None = None) -> Observer:
         """Watch the ring, from `at` on (newest), or as registered observer `name`, from where it last called release."""
         self._check_record(dtype)
+        _check_at(at)
         block = None if name is None else self._block_of(name, (lib.TP_READER_OBSERVER,))
         return self._keep(Observer(self, dtype, at, block))
 
@@ -201,10 +202,13 @@ class Ring:
         """
         self._check_record(dtype)
         _check_names([name])
+        _check_at(at)
         with self._one_joins():
-            if name in self.reader_names():
-                return self.consumer(name, dtype)
-            return self._keep(Consumer(self, self._free_block(), dtype, at, name))
+            if name not in self.reader_names():
+                return self._keep(Consumer(self, self._free_block(), dtype, at, name))
+            block = self._block_of(name, GATING_MODES)
+            begun = self.readers()[block - 1]["mode"] == lib.TP_READER_JOINING
+            return self._keep(Consumer(self, block, dtype, at if begun else None, name))
 
     def reader_names(self) -> list[str]:
         """The gating readers, present or not."""
@@ -245,15 +249,13 @@ class Ring:
         first = wrapped(self.geometry.first_position)
         return first if wrapped(position - first) < 0 else wrapped(position)
 
-    def between(self, oldest: int, at: At, newest: int) -> int:
-        """Where a reader begins that asks for `at`: never outside oldest..newest."""
-        if isinstance(at, str):
-            if at not in ("newest", "oldest"):
-                raise ValueError(f"at={at!r}: expected 'newest', 'oldest' or a position")
-            return oldest if at == "oldest" else newest
-        if wrapped(at - newest) >= 0:
-            return newest
-        return oldest if wrapped(at - oldest) < 0 else wrapped(at)
+    def between(self, oldest: int, at: At, newest: int, *, exact: bool = False) -> int:
+        """Where a reader begins that asks for `at`: nowhere past newest, and not before oldest unless it asks for that position exactly."""
+        wanted = {"oldest": oldest, "newest": newest}[at] if isinstance(at, str) else wrapped(at)
+        if wrapped(wanted - newest) > 0:
+            wanted = newest
+        # The oldest has the last word: what lies before it may be overwritten at any time.
+        return oldest if wrapped(wanted - oldest) < 0 and not (exact and isinstance(at, int)) else wanted
 
     def open_cursors(self) -> Segment:
         """The cursor segment, mapped for writing on a descriptor of its own: what a role is taken on."""
@@ -353,6 +355,11 @@ def _check_shape(capacity: int, variants: dict[str, np.dtype], names: Sequence[s
     if not 0 <= spare <= lib.TP_READERS_MAX - len(names) or len(set(names)) != len(names):
         raise ValueError(f"readers={list(names)}, spare={spare}: expected at most {lib.TP_READERS_MAX} in all, with different names")
     _check_names(names)
+
+
+def _check_at(at: At | None) -> None:
+    if not (at in ("newest", "oldest") if isinstance(at, str) else at is None or isinstance(at, int)):
+        raise ValueError(f"at={at!r}: expected 'newest', 'oldest' or a position")
 
 
 def _check_names(names: Sequence[str]) -> None:
