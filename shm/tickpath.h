@@ -1,15 +1,29 @@
-/* The ring for C and C++: one header, no library. C11 or C++17, gcc or clang, x86-64 Linux.
+/* The ring for C and C++: one header to include, no library. C11 or C++17, gcc or clang, x86-64 Linux.
  *
- *     struct tp_producer_end out;                          struct tp_reader_end in;
- *     void *slot = tp_claim(&out);                         const void *slot = tp_poll(&in);
+ *     struct tp_producer_role out;                         struct tp_reader_role in;
+ *     tp_open_producer(&out, "demo", NULL, &error);        tp_open_reader(&in, "demo", "strategy", NULL, &error);
+ *
+ *     void *slot = tp_claim(&out.end);                     const void *slot = tp_poll(&in.end);
  *     if (slot) { fill it from byte 8 on;                  if (slot) { read it;
- *                 tp_commit(&out); }                                   tp_advance(&in); tp_release(&in); }
+ *                 tp_commit(&out.end); }                               tp_advance(&in.end); tp_release(&in.end); }
+ *
+ * Four parts: what a hop is made of (this file), a segment found, checked and mapped (tickpath_open.h), the roles (tickpath_roles.h),
+ * and whatever waits (tickpath_wait.h). shm/examples has a program of each kind. A ring is created by Python, shm.ring.Ring.create, which knows the
+ * record's schema; from then on a C program needs no Python.
  *
  * It is the protocol of shm/hot.py, name by name: any end of a ring may be a numba kernel, plain Python or C. The layout of
  * everything shared is in layout.h. `local` words are private to whoever holds the role; shm/README.md says what is promised.
+ *
+ * Nothing here wakes a sleeper: there is no such call in the protocol, so that a commit is one store. Who waits looks again, first
+ * at once, then each time the scheduler comes round, then every TP_SLEEP_NS.
  */
 #ifndef TICKPATH_H
 #define TICKPATH_H
+
+/* The locks of tickpath_open.h are behind this in libc. Where another header came first, compile with -D_GNU_SOURCE. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 
 #include <stddef.h>
 #include <stdint.h>
@@ -22,8 +36,10 @@ extern "C" {
 #endif
 
 #define TP_GOT      0
+#define TP_FULL    (-1)
 #define TP_EMPTY   (-1)
 #define TP_LAPPED  (-2)
+#define TP_TOO_LONG (-3)
 
 /* Words of `local`, as in shm/hot.py. */
 enum { TP_POSITION = 0, TP_LIMIT = 1, TP_WAITS = 2, TP_EPOCH = 3, TP_DROPPED = 4, TP_FENCED = 5 };
@@ -55,20 +71,39 @@ struct tp_reader_end {
 #define TP_AFTER_STORE()
 #endif
 
+/* Eight bytes of shared memory, whatever the struct is that a program sees them through. */
+typedef uint64_t __attribute__((__may_alias__)) tp_word;
+
 static inline uint64_t tp_load_acquire(const void *word)
 {
-    return __atomic_load_n((const uint64_t *)word, __ATOMIC_ACQUIRE);
+    return __atomic_load_n((const tp_word *)word, __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t tp_load_relaxed(const void *word)
+{
+    return __atomic_load_n((const tp_word *)word, __ATOMIC_RELAXED);
 }
 
 static inline void tp_store_release(void *word, uint64_t value)
 {
-    __atomic_store_n((uint64_t *)word, value, __ATOMIC_RELEASE);
+    __atomic_store_n((tp_word *)word, value, __ATOMIC_RELEASE);
     TP_AFTER_STORE();
 }
 
 static inline void tp_store_relaxed(void *word, uint64_t value)
 {
-    __atomic_store_n((uint64_t *)word, value, __ATOMIC_RELAXED);
+    __atomic_store_n((tp_word *)word, value, __ATOMIC_RELAXED);
+    TP_AFTER_STORE();
+}
+
+static inline uint32_t tp_mode_of(const struct tp_reader *block)
+{
+    return __atomic_load_n(&block->mode, __ATOMIC_ACQUIRE);
+}
+
+static inline void tp_set_mode(struct tp_reader *block, uint32_t mode)
+{
+    __atomic_store_n(&block->mode, mode, __ATOMIC_RELEASE);
     TP_AFTER_STORE();
 }
 
@@ -91,7 +126,7 @@ static inline int64_t tp_ahead(uint64_t a, uint64_t b)
 
 static inline uint8_t *tp_slot_at(const uint8_t *slots, uint64_t capacity, uint64_t slot_bytes, uint64_t position)
 {
-    return (uint8_t *)slots + (position & (capacity - 1)) * slot_bytes;
+    return (uint8_t *)(uintptr_t)slots + (position & (capacity - 1)) * slot_bytes;
 }
 
 /* The lowest position of the gating readers, or `position` where there is none. One that joins stands a whole lap behind. */
@@ -99,7 +134,7 @@ static inline uint64_t tp_slowest_reader(const struct tp_reader *readers, uint64
 {
     int64_t furthest_behind = 0;
     for (uint64_t k = 0; k < count; k++) {
-        uint32_t mode = __atomic_load_n(&readers[k].mode, __ATOMIC_ACQUIRE);
+        uint32_t mode = tp_mode_of(&readers[k]);
         if (mode == TP_READER_JOINING)
             furthest_behind = (int64_t)capacity;
         if (mode != TP_READER_GATING)
@@ -109,7 +144,8 @@ static inline uint64_t tp_slowest_reader(const struct tp_reader *readers, uint64
         if (behind > furthest_behind)
             furthest_behind = behind;
     }
-    return position - (uint64_t)furthest_behind;
+    /* No further than a lap, whatever a block says: the limit published from this never falls below `position`, on which tp_join relies. */
+    return position - (furthest_behind < (int64_t)capacity ? (uint64_t)furthest_behind : capacity);
 }
 
 /* Move the cached limit to where the readers are now, and say whether slots below `wanted` are free. A producer whose role another
@@ -182,6 +218,14 @@ static inline const void *tp_poll(struct tp_reader_end *end)
     return tp_load_acquire(slot) == position + 1 ? slot : NULL;
 }
 
+/* Whether the next `count` messages, at most the capacity, are all readable: the last one is, and none is published before another. */
+static inline int tp_has_messages(const struct tp_reader_end *end, uint64_t count)
+{
+    uint64_t stop = end->local[TP_POSITION] + count;
+    /* SYNC POINT (tp_commit's release). */
+    return tp_load_acquire(tp_slot_at(end->slots, end->capacity, end->slot_bytes, stop - 1)) == stop;
+}
+
 /* Done with the slot that tp_poll returned; the producer learns of it at the next tp_release. */
 static inline void tp_advance(struct tp_reader_end *end)
 {
@@ -224,8 +268,7 @@ static inline uint64_t tp_published_to(const uint8_t *slots, uint64_t capacity, 
  * has stored the position it begins at and called tp_gate. */
 static inline uint64_t tp_join(const struct tp_producer *producer, struct tp_reader *block)
 {
-    __atomic_store_n(&block->mode, TP_READER_JOINING, __ATOMIC_RELEASE);
-    TP_AFTER_STORE();
+    tp_set_mode(block, TP_READER_JOINING);
     /* SYNC POINT (tp_ask_readers): either the producer's next look sees this reader, or the load below sees the highest limit that
      * the producer's last look may have ended with. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -237,8 +280,7 @@ static inline void tp_gate(struct tp_reader *block, uint64_t position)
 {
     tp_store_relaxed(&block->position, position);
     /* SYNC POINT (tp_slowest_reader's acquire): whoever sees the mode sees the position. */
-    __atomic_store_n(&block->mode, TP_READER_GATING, __ATOMIC_RELEASE);
-    TP_AFTER_STORE();
+    tp_set_mode(block, TP_READER_GATING);
 }
 
 /* Leave the next `count` messages unread, and account for them as lost. */
@@ -264,21 +306,36 @@ static inline uint64_t tp_conflate(struct tp_reader_end *end)
     return waiting - 1;
 }
 
+/* How far from what is overwritten next a lapped observer goes on. */
+static inline uint64_t tp_headroom(uint64_t capacity)
+{
+    return capacity >> 2 ? capacity >> 2 : 1;
+}
+
 /* An observer was overtaken: go on a quarter of the ring ahead of what is overwritten next, and account for what is lost. */
 static inline void tp_lap(struct tp_reader_end *end, uint64_t sequence)
 {
-    uint64_t headroom = end->capacity >> 2 ? end->capacity >> 2 : 1;
     uint64_t newest = tp_published_to(end->slots, end->capacity, end->slot_bytes, sequence);
-    tp_skip(end, newest - end->capacity + headroom - end->local[TP_POSITION]);
+    tp_skip(end, newest - end->capacity + tp_headroom(end->capacity) - end->local[TP_POSITION]);
 }
 
 /* Copy `bytes` (whole 8-byte words) that may change meanwhile: word by word, so that the race is one the language allows. */
 static inline void tp_copy_racing(void *to, const void *from, uint64_t bytes)
 {
-    uint64_t *words = (uint64_t *)to;
-    const uint64_t *source = (const uint64_t *)from;
-    for (uint64_t i = 0; i < bytes / 8; i++)
-        words[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
+    for (uint64_t i = 0; i < bytes; i += 8) {
+        uint64_t word = tp_load_relaxed((const uint8_t *)from + i);
+        memcpy((uint8_t *)to + i, &word, 8);
+    }
+}
+
+/* The same for whoever writes what others may copy meanwhile. The last word is filled up with zeros. */
+static inline void tp_write_racing(void *to, const void *from, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, (const uint8_t *)from + i, bytes - i < 8 ? bytes - i : 8);
+        tp_store_relaxed((uint8_t *)to + i, word);
+    }
 }
 
 /* Copy the next message, slot_bytes of it, and go on: TP_GOT, TP_EMPTY, or TP_LAPPED where messages were overwritten before they
@@ -313,6 +370,17 @@ static inline uint64_t tp_restarts(struct tp_reader_end *end)
     return news;
 }
 
+/* Sign of life, as the TSC: what tells a process that hangs from one that is idle. Every few microseconds is often enough. */
+static inline void tp_producer_beat(struct tp_producer_end *end)
+{
+    tp_store_relaxed(&end->block->heartbeat, __builtin_ia32_rdtsc());
+}
+
+static inline void tp_reader_beat(struct tp_reader_end *end)
+{
+    tp_store_relaxed(&end->block->heartbeat, __builtin_ia32_rdtsc());
+}
+
 /* Begin to overwrite a board line, whose first word is its version, and return what tp_board_close needs. */
 static inline uint64_t tp_board_open(void *line)
 {
@@ -343,5 +411,9 @@ static inline int64_t tp_board_read(const void *line, void *copy, uint64_t bytes
 #ifdef __cplusplus
 }
 #endif
+
+#include "tickpath_open.h"
+#include "tickpath_roles.h"
+#include "tickpath_wait.h"
 
 #endif
