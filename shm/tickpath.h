@@ -7,9 +7,9 @@
  *     if (slot) { fill it from byte 8 on;                  if (slot) { read it;
  *                 tp_commit(&out.end); }                               tp_advance(&in.end); tp_release(&in.end); }
  *
- * Four parts: what a hop is made of (this file), a segment found, checked and mapped (tickpath_open.h), the roles (tickpath_roles.h),
- * and whatever waits (tickpath_wait.h). shm/examples has a program of each kind. A ring is created by Python, shm.ring.Ring.create, which knows the
- * record's schema; from then on a C program needs no Python.
+ * Four parts: what a hop is made of (this file), a segment found, checked and mapped (tickpath_open.h), the roles
+ * (tickpath_roles.h), and whatever waits (tickpath_wait.h). shm/examples has a program of each kind. A ring is created by Python,
+ * shm.ring.Ring.create, which knows the record's schema; from then on a C program needs no Python.
  *
  * It is the protocol of shm/hot.py, name by name: any end of a ring may be a numba kernel, plain Python or C. The layout of
  * everything shared is in layout.h. `local` words are private to whoever holds the role; shm/README.md says what is promised.

@@ -121,7 +121,8 @@ static inline int tp_look_in(struct tp_place *place, const char *folder, const c
     if (length < 0 || (size_t)length >= sizeof path || lstat(path, &status) != 0)
         return 0;
     if (place->found && (status.st_dev != place->device || status.st_ino != place->inode))
-        return tp_fail(error, EEXIST, "segment=%s: it is in %.80s too, and there is no telling which is meant: remove one of them", name, folder);
+        return tp_fail(error, EEXIST, "segment=%s: it is in %.80s too, and there is no telling which is meant: remove one of them", name,
+                       folder);
     if (place->found)
         return 0;
     memcpy(place->path, path, (size_t)length + 1);
@@ -218,7 +219,8 @@ static inline int tp_expect_value(const char *name, const char *field, uint64_t 
 {
     if (value == expected)
         return 0;
-    return tp_fail(error, EPROTO, "segment=%s: %s=%llu, expected %llu", name, field, (unsigned long long)value, (unsigned long long)expected);
+    return tp_fail(error, EPROTO, "segment=%s: %s=%llu, expected %llu", name, field, (unsigned long long)value,
+                   (unsigned long long)expected);
 }
 
 static inline uint64_t tp_file_bytes(int fd)
@@ -254,7 +256,7 @@ static inline int tp_check_shape(const char *name, const struct tp_identity *ide
         return tp_fail(error, EPROTO, "segment=%s: record_bytes=%llu, expected a multiple of %d", name, (unsigned long long)record_bytes,
                        TP_LINE_BYTES);
     if (capacity < 1 || capacity > room / record_bytes)
-        return tp_fail(error, EPROTO, "segment=%s: capacity=%llu x record_bytes=%llu, expected at least one record, and less than 2^63 bytes",
+        return tp_fail(error, EPROTO, "segment=%s: capacity=%llu x record_bytes=%llu, expected at least one record, and less than 2^63",
                        name, (unsigned long long)capacity, (unsigned long long)record_bytes);
     if (identity->kind == TP_KIND_RING && (capacity < 2 || (capacity & (capacity - 1))))
         return tp_fail(error, EPROTO, "segment=%s: capacity=%llu, expected a power of two, at least 2", name, (unsigned long long)capacity);
@@ -298,7 +300,8 @@ static inline int tp_check_identity(const char *name, int fd, const struct tp_id
 }
 
 /* What the caller was built for. */
-static inline int tp_check_expected(const char *name, const struct tp_identity *identity, const struct tp_expect *expect, struct tp_error *error)
+static inline int tp_check_expected(const char *name, const struct tp_identity *identity, const struct tp_expect *expect,
+                                    struct tp_error *error)
 {
     int problem = 0;
     if (expect->record_bytes)
@@ -307,8 +310,8 @@ static inline int tp_check_expected(const char *name, const struct tp_identity *
         problem = tp_fail(error, EPROTO, "segment=%s: schema_hash=%#llx, expected %#llx: its records are laid out otherwise", name,
                           (unsigned long long)identity->schema_hash, (unsigned long long)expect->schema_hash);
     if (!problem && expect->build_hash && identity->build_hash != expect->build_hash)
-        problem = tp_fail(error, EPROTO, "segment=%s: build=%#llx, expected %#llx: processes of different builds do not trade together", name,
-                          (unsigned long long)identity->build_hash, (unsigned long long)expect->build_hash);
+        problem = tp_fail(error, EPROTO, "segment=%s: build=%#llx, expected %#llx: processes of different builds do not trade together",
+                          name, (unsigned long long)identity->build_hash, (unsigned long long)expect->build_hash);
     return problem;
 }
 

@@ -64,8 +64,9 @@ static inline int tp_check_pair(const struct tp_ring *ring, struct tp_error *err
     const struct tp_identity *slots = &ring->slots.identity, *cursors = &ring->cursors.identity;
     if (cursors->readers != slots->readers || cursors->build_hash != slots->build_hash || cursors->creator_pid != slots->creator_pid ||
         cursors->creator_start != slots->creator_start)
-        return tp_fail(error, EPROTO, "ring=%s: its cursors have readers=%u creator_pid=%llu, expected %u and %llu: of another ring", ring->name,
-                       cursors->readers, (unsigned long long)cursors->creator_pid, slots->readers, (unsigned long long)slots->creator_pid);
+        return tp_fail(error, EPROTO, "ring=%s: its cursors have readers=%u creator_pid=%llu, expected %u and %llu: of another ring",
+                       ring->name, cursors->readers, (unsigned long long)cursors->creator_pid, slots->readers,
+                       (unsigned long long)slots->creator_pid);
     if (!tp_is_linked(ring->slots.fd) || !tp_is_linked(ring->cursors.fd))
         return tp_fail(error, EAGAIN, "ring=%s: it was removed this moment", ring->name);
     return 0;
@@ -170,8 +171,8 @@ static inline int tp_lock_role(const struct tp_ring *ring, uint64_t block, const
     uint32_t owner = __atomic_load_n(pid, __ATOMIC_RELAXED);
     snprintf(path, sizeof path, "/proc/%u/comm", owner);
     tp_read_line(path, name, sizeof name);
-    return tp_fail(error, EBUSY, "%s%.30s of ring %.100s is taken by pid %u (%s): there is one at a time; stop that one, or use another name", kind,
-                   title, ring->name, owner, name[0] ? name : "not to be seen from here");
+    return tp_fail(error, EBUSY, "%s%.30s of ring %.100s is taken by pid %u (%s): there is one at a time; stop that one, or use another",
+                   kind, title, ring->name, owner, name[0] ? name : "not to be seen from here");
 }
 
 /* Begin a new epoch under this process' name: an end that somebody still holds from before finds out that it is no longer the one. */
@@ -398,7 +399,8 @@ static inline int tp_open_joining(struct tp_reader_role *role, const char *name,
     uint64_t found = 0;
     memset(role, 0, sizeof *role);
     if (reader[0] == '\0' || strlen(reader) > 23 || start == TP_RESUME)
-        return tp_fail(error, EINVAL, "reader=%.40s start=%d: expected a name of 1 to 23 characters, and where to begin", reader, (int)start);
+        return tp_fail(error, EINVAL, "reader=%.40s start=%d: expected a name of 1 to 23 characters, and where to begin", reader,
+                       (int)start);
     int problem = tp_ring_open(&role->ring, name, 0, 1, expect, error);
     if (problem)
         return problem;
@@ -420,8 +422,8 @@ static inline int tp_open_joining(struct tp_reader_role *role, const char *name,
 
 /* Watch ring `name` from `start` on: without a `reader` name (NULL) as anyone, with it as that registered observer, which TP_RESUME
  * begins where it last called tp_release. */
-static inline int tp_open_observer(struct tp_reader_role *role, const char *name, const char *reader, enum tp_start start, uint64_t position,
-                                   const struct tp_expect *expect, struct tp_error *error)
+static inline int tp_open_observer(struct tp_reader_role *role, const char *name, const char *reader, enum tp_start start,
+                                   uint64_t position, const struct tp_expect *expect, struct tp_error *error)
 {
     uint64_t found = 0;
     struct tp_reader *block = &role->private_block;
@@ -443,7 +445,8 @@ static inline int tp_open_observer(struct tp_reader_role *role, const char *name
     if (start == TP_RESUME && reader != NULL)
         position = tp_load_acquire(&block->position);
     else
-        position = tp_ring_between(&role->ring, newest - capacity + tp_headroom(capacity), newest, start == TP_RESUME ? TP_NEWEST : start, position);
+        position = tp_ring_between(&role->ring, newest - capacity + tp_headroom(capacity), newest, start == TP_RESUME ? TP_NEWEST : start,
+                                   position);
     tp_reader_end_of(role, block, position);
     return 0;
 }

@@ -73,7 +73,10 @@ public:
 
     /* The next unread record, or nullptr. It stays readable until release. */
     const Record *poll() { return static_cast<const Record *>(tp_poll(&role_.end)); }
-    const Record *poll(std::chrono::nanoseconds timeout) { return static_cast<const Record *>(tp_poll_within(&role_.end, nanoseconds(timeout))); }
+    const Record *poll(std::chrono::nanoseconds timeout)
+    {
+        return static_cast<const Record *>(tp_poll_within(&role_.end, nanoseconds(timeout)));
+    }
     void advance() { tp_advance(&role_.end); }
     void release() { tp_release(&role_.end); }
 
