@@ -1,9 +1,11 @@
 """Who holds an end of a ring: one process for each role, by a lock that the kernel frees when that process dies.
 
-A role opens the cursor segment for itself, so that the lock is on a descriptor no other process shares. Take roles after a fork.
+A role is locked on a descriptor of its own, which no other role and no mapping shares: the lock is free once that is closed, whoever
+still has a view of the bytes. A process forked since then shares it, so take roles after a fork.
 """
 
 import os
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,9 @@ from shm._shim import lib
 from shm.hot import EPOCH, LOCAL_WORDS, POSITION
 from shm.layout import BLOCK_BYTES, READER
 from shm.segment import Segment, SegmentError
+
+# No role has this epoch: they are counted up from 0.
+NO_EPOCH = -1
 
 NAME_BYTES = READER["name"].itemsize
 NAME_BYTES_MAX = NAME_BYTES - 1
@@ -30,12 +35,14 @@ class Role:
         self.title = title
         self.pid = os.getpid()
         self.cursors = cursors
-        self._byte = role_byte(block)
         self.blocks = cursors.words().reshape(-1, BLOCK_BYTES // 8)
         self.words = self.blocks[block]
         self.record = self.words.view(record)[0]
         self.local = private_words(LOCAL_WORDS)
-        if not locks.try_lock(cursors.fd, self._byte):
+        lock_fd = cursors.open_fd()
+        self._unlock = weakref.finalize(self, os.close, lock_fd)
+        self._unlock.atexit = False
+        if not locks.try_lock(lock_fd, role_byte(block)):
             owner = self.owner()
             self.close()
             raise SegmentError(f"{title} is taken by {owner}: there is one at a time; stop that one, or use another name")
@@ -61,8 +68,11 @@ class Role:
     def close(self) -> None:
         """Give the role back. The kernel's lock goes with the descriptor, unless a process forked since then shares it."""
         if hasattr(self, "words"):
+            # An end that outlives its role, in a kernel's hands or a view's, finds that it has lost it.
+            self.local[EPOCH] = NO_EPOCH
             del self.blocks, self.words, self.record
             self.cursors.detach()
+            self._unlock()
 
     def __enter__(self) -> Self:
         return self
