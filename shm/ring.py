@@ -251,7 +251,7 @@ class Ring:
 
     def between(self, oldest: int, at: At, newest: int, *, exact: bool = False) -> int:
         """Where a reader begins that asks for `at`: nowhere past newest, and not before oldest unless it asks for that position exactly."""
-        wanted = {"oldest": oldest, "newest": newest}[at] if isinstance(at, str) else wrapped(at)
+        wanted = {"oldest": oldest, "newest": newest}[at] if isinstance(at, str) else self.oldest_after(at)
         if wrapped(wanted - newest) > 0:
             wanted = newest
         # The oldest has the last word: what lies before it may be overwritten at any time.
