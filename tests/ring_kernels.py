@@ -5,14 +5,19 @@ from numba import njit
 
 from engine.wire.hot.syscalls import yield_core
 from shm.atomics import load_acquire, pause, store_release
-from shm.hot import advance, board_close, board_open, board_read, claim, commit, has_messages, poll, release
+from shm.hot import GOT, advance, board_close, board_open, board_read, claim, commit, has_messages, observe, poll, release
 
 # A message with room for seven words, each derived from its number: any byte that is wrong or torn shows.
 MESSAGE = np.dtype([("sequence", "u8"), *((name, "i8") for name in "abcdefg")])
 
+# The same by its size: 7 words in one line, 23 in three, each derived from the message's number.
+MESSAGE_OF_LINES = {lines: np.dtype([("sequence", "u8"), ("words", "i8", (8 * lines - 1,))]) for lines in (1, 3)}
+
 PATIENCE_YIELDS = 20_000_000
 PATIENCE_LOADS = 100_000_000_000
 STUCK = -1
+# No test numbers a message so.
+TORN = -(1 << 62)
 
 
 @njit(cache=True, _nrt=False)
@@ -136,3 +141,54 @@ def await_word(words, value):
         if load_acquire(words, 0) == value:
             return 0
     return STUCK
+
+
+@njit(cache=True, _nrt=False)
+def fill_words(message, number):
+    for word in range(message.words.shape[0]):
+        message.words[word] = number * (2 * word + 1) + word
+
+
+@njit(cache=True, _nrt=False)
+def number_of(message):
+    """The number that a message was filled with, or TORN where a word of it belongs to another."""
+    number = message.words[0]
+    for word in range(1, message.words.shape[0]):
+        if message.words[word] != number * (2 * word + 1) + word:
+            return TORN
+    return number
+
+
+@njit(cache=True, _nrt=False)
+def publish(out, first, count):
+    """Publish first, first + 1, ... as far as there is room, `count` at most. How many were published."""
+    for done in range(count):
+        index = claim(out)
+        if index < 0:
+            return done
+        fill_words(out.slots[index], first + done)
+        commit(out, index)
+    return count
+
+
+@njit(cache=True, _nrt=False)
+def consume(into, numbers):
+    """Read what is there, as much as `numbers` holds, without giving it back. How many were read."""
+    for done in range(numbers.shape[0]):
+        index = poll(into)
+        if index < 0:
+            return done
+        numbers[done] = number_of(into.slots[index])
+        advance(into)
+    return numbers.shape[0]
+
+
+@njit(cache=True, _nrt=False)
+def watch(view, copy, numbers):
+    """Observe what is there, as much as `numbers` holds. How many were seen in a row; LAPPED or EMPTY where the first was not."""
+    for done in range(numbers.shape[0]):
+        outcome = observe(view, copy)
+        if outcome != GOT:
+            return done if done else outcome
+        numbers[done] = number_of(copy[0])
+    return numbers.shape[0]
