@@ -36,6 +36,17 @@ def is_attached(name: str) -> bool:
     return any(_is_attached(place.folder / name) for place in places())
 
 
+def attached_pids(name: str) -> list[int]:
+    """The processes that have segment `name` open, as far as this user may see them: for a message, not for a decision."""
+    files = {_key(status) for place in places() if (status := _stat(place.folder / name))}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(_key(status) in files for link in (process / "fd").iterdir() if (status := _stat(link, follow=True))):
+                found.append(int(process.name))
+    return sorted(found)
+
+
 def unlink(name: str) -> None:
     """Remove the name, whoever is attached; mappings live on until they are let go. No error where it is gone already."""
     for place in places():
@@ -77,9 +88,16 @@ def _is_attached(path: Path) -> bool:
 
 
 def _is_the_file(path: Path, fd: int) -> bool:
+    named = _stat(path)
+    return named is not None and _key(named) == _key(os.fstat(fd))
+
+
+def _stat(path: Path, *, follow: bool = False) -> os.stat_result | None:
     try:
-        named = path.lstat()
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(fd)
-    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+        return path.stat(follow_symlinks=follow)
+    except OSError:
+        return None
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

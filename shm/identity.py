@@ -27,6 +27,7 @@ WHEN_FULL_NAMES = {lib.TP_WHEN_FULL_WAIT: "wait", lib.TP_WHEN_FULL_DROP: "drop",
 
 # A field's format as shm.layout.schema_of writes it: i8, u1[24], f8[2][3].
 _FORMAT = re.compile(r"(?P<base>[biufcSUV])(?P<size>[0-9]{1,4})(?P<shape>(\[[0-9]{1,4}\])*)", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 class SegmentError(Exception):
@@ -226,8 +227,8 @@ def _schema_problem(text: str, record_bytes: int) -> str | None:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"expected JSON: {error}"
-    if not isinstance(schema, dict) or set(schema) != {"bytes", "variants"} or not isinstance(schema["variants"], dict):
-        return 'expected {"bytes": n, "variants": {...}}'
+    if not isinstance(schema, dict) or set(schema) - {"kinds"} != {"bytes", "variants"} or not isinstance(schema["variants"], dict):
+        return 'expected {"bytes": n, "variants": {...}}, and "kinds" or not'
     if type(schema["bytes"]) is not int or schema["bytes"] != record_bytes:
         return f"bytes={_short(schema['bytes'])}, expected record_bytes={record_bytes}"
     for variant, fields in schema["variants"].items():
@@ -236,7 +237,19 @@ def _schema_problem(text: str, record_bytes: int) -> str | None:
         for field, place in fields.items():
             if not field.isprintable() or _place_end(place) > record_bytes:
                 return f"field {_short(field)}={_short(place)}: expected a printable name, and [format, offset] within {record_bytes} bytes"
-    return None
+    return _kinds_problem(schema.get("kinds"), schema["variants"])
+
+
+def _kinds_problem(kinds: Any, variants: dict[str, Any]) -> str | None:
+    """What is wrong with [field, {value: variant}], which says what variant a record is; None where nothing is, or it is not there."""
+    match kinds:
+        case None:
+            return None
+        case [str(field), dict(values)] if field.isprintable() and all(
+            _INTEGER.fullmatch(value) and isinstance(variant, str) and variant in variants for value, variant in values.items()
+        ):
+            return None
+    return f"kinds={_short(kinds)}: expected [field, {{value: variant}}]"
 
 
 def _place_end(place: Any) -> float:

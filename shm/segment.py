@@ -15,6 +15,7 @@ import errno
 import grp
 import mmap
 import os
+import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -26,7 +27,7 @@ import posix_ipc
 
 from shm import identity
 from shm._shim import ffi, lib
-from shm.cleaner import is_attached, remove_dead, remove_if_dead, unlink, unlink_inode
+from shm.cleaner import attached_pids, is_attached, remove_dead, remove_if_dead, unlink, unlink_inode
 from shm.identity import KIND_NAMES, Geometry, SegmentError, check_name, process_start
 from shm.locks import try_lock
 from shm.memory import Memory, Placement, advise, bind, bound_to, faults, huge_cure, lock, measure, node_free_bytes, populate
@@ -41,6 +42,7 @@ __all__ = [
     "Segment",
     "SegmentError",
     "attach",
+    "attached_pids",
     "create",
     "describe",
     "is_attached",
@@ -261,9 +263,13 @@ def _refuse_twin(name: str, place: Place) -> None:
 
 
 def _taken(name: str) -> SegmentError:
-    return SegmentError(
-        f"segment={name}: it exists already: another instance uses this name, or one died; `tickpath clean` removes what the dead left"
-    )
+    if is_attached(name):
+        pids = ", ".join(map(str, attached_pids(name))) or "another user's"
+        return SegmentError(f"segment={name}: it exists already, and is in use (pid {pids}): end that, or use another name")
+    kinds = {stat.S_IFMT((place.folder / name).lstat().st_mode) for place in places() if os.path.lexists(place.folder / name)}
+    if kinds - {stat.S_IFREG}:
+        return SegmentError(f"segment={name}: something that is not a regular file has this name: remove it by hand")
+    return SegmentError(f"segment={name}: it exists already, and nobody is attached: one died; `tickpath clean` removes what the dead left")
 
 
 def _hold_life(name: str, fd: int) -> bool:
