@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shm._shim import lib
+from shm.face import Face
 from shm.hot import EPOCH, LOST, LOST_FROM, LOST_NOW, POSITION, PRODUCER_EPOCH, PRODUCER_EPOCH_SEEN, READER_POSITION, ConsumerEnd
 from shm.layout import READER
+from shm.reading import Reading
 from shm.roles import Role, encoded, unsigned, wrapped
 
 if TYPE_CHECKING:
     from shm.ring import At, Ring
 
 
-class Consumer(Role):
-    """The one holder of a gating reader's block. `end` is what kernels poll, advance and release on.
+class Consumer(Reading, Role):
+    """The one holder of a gating reader's block. `end` is what kernels poll, advance and release on; plain Python polls here (Reading).
 
     It goes on at the position it last released: what was read but not released comes again (at least once). A reader that was let
     go while its process was dead goes on at the oldest message still there, and what it missed is in `lost`. SegmentError, naming
@@ -36,6 +38,7 @@ class Consumer(Role):
             producer = self.blocks[0]
             self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
             self.end = ConsumerEnd(ring.slots.view(dtype), producer, self.words, self.local)
+            self._open_face(Face(self.end, lib.TP_FACE_GATES, dtype, self.title).of_this_process())
         except BaseException:
             self.close()
             raise
@@ -67,6 +70,8 @@ class Consumer(Role):
 
     def close(self) -> None:
         """Give the role back. The ring still waits for this reader, so that it misses nothing; `leave` ends that too."""
+        if hasattr(self, "_face"):
+            self._face.close()
         if hasattr(self, "end"):
             del self.end
         super().close()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from shm._shim import lib
+from shm.face import Face
 from shm.hot import (
     BLOCK_WORDS,
     EPOCH,
@@ -18,14 +20,18 @@ from shm.hot import (
     ObserverEnd,
 )
 from shm.layout import READER
+from shm.reading import Reading
 from shm.roles import Role, private_words
 
 if TYPE_CHECKING:
     from shm.ring import At, Ring
 
 
-class Observer:
-    """A watcher of a ring. `end` is what kernels observe on.
+class Observer(Reading):
+    """A watcher of a ring. `end` is what kernels observe on; plain Python polls here (Reading).
+
+    It is never waited for. Where it was too slow it goes on a quarter of the ring ahead of what is overwritten next: `lost_now` messages
+    from `lost_from` on are missing just before the (first) one that the last call returned, `lost` in all. Batches end at such a gap.
 
     Without a block it maps everything read-only, holds no role, and anyone may be one. With a block it is a named observer, one
     process at a time: it can be seen in the ring's status, and goes on where it last called `release`.
@@ -52,8 +58,13 @@ class Observer:
         producer = ring.blocks[0]
         self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
         self.end = ObserverEnd(ring.slots.view(dtype), producer, words, self.local)
+        title = self.role.title if self.role else f"observer of ring {ring.name}"
+        face = Face(self.end, lib.TP_FACE_OBSERVES, dtype, title)
+        self._open_face(face.of_this_process() if self.role else face)
 
     def close(self) -> None:
+        if hasattr(self, "_face"):
+            self._face.close()
         if hasattr(self, "end"):
             del self.end
         if self.role is not None:

@@ -1,11 +1,13 @@
 """The writing end of a ring, as a role that one process holds."""
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shm import locks
 from shm._shim import lib
+from shm.face import SLICE_NS, Face, rows_of
 from shm.hot import BLOCK_WORDS, DROPPED, LIMIT, POSITION, PRODUCER_POSITION, WAITS, ProducerEnd
 from shm.layout import PRODUCER, READER
 from shm.roles import Role, decoded, encoded, process_name, role_byte
@@ -13,11 +15,16 @@ from shm.roles import Role, decoded, encoded, process_name, role_byte
 if TYPE_CHECKING:
     from shm.ring import Ring
 
+# How long a push waits at a full ring that is not told otherwise.
+PATIENCE_S = 1.0
+
+_WHOLE = slice(None)
+_push = lib.tp_face_push
 _WAITED_FOR = (lib.TP_READER_GATING, lib.TP_READER_JOINING)
 
 
 class Producer(Role):
-    """The one producer of a ring. `end` is what kernels claim and commit on.
+    """The one producer of a ring. `end` is what kernels claim and commit on; plain Python calls push and push_many.
 
     It goes on where the slots show that the last one stopped: what that one had published is there once, and a slot it had only
     begun is written again. SegmentError, naming the owner, where another process is the producer.
@@ -39,6 +46,73 @@ class Producer(Role):
         self.local[WAITS] = self.record["waits"]
         self.local[DROPPED] = self.record["dropped"]
         self.end = ProducerEnd(slots, self.cursors.words().reshape(-1, BLOCK_WORDS)[1:], self.words, self.local)
+        self._face = Face(self.end, lib.TP_FACE_WRITES, dtype, self.title).of_this_process()
+        self._struct = self._face.struct
+        self._payload = self._face.payload
+        self._when_full = ring.geometry.when_full
+        # A record to fill field by field, private until it is pushed.
+        self.draft: np.void = self._face.stage[0]
+
+    def push(self, message: Any, timeout: float | None = PATIENCE_S) -> bool:
+        """Publish a message: payload bytes (record bytes - 8), `draft`, or any numpy record of the ring's size. Its sequence is not used.
+
+        False where the ring is full, by its own rule: "wait" for `timeout` seconds (None: until there is room), counted in waits;
+        "drop" at once, counted; "evict" readers that are dead, else wait, then drop. ValueError for a message of another size;
+        SegmentError where this process does not have, or no longer has, the role. Bytes, as struct.pack makes them, are quickest.
+        """
+        if type(message) is bytes and len(message) == self._payload.nbytes:
+            self._payload[_WHOLE] = message
+        elif message is not self.draft:
+            self._stage(message)
+        return _push(self._struct) == 1 or self._push_many(None, 1, timeout) == 1
+
+    def push_many(self, array: np.ndarray, timeout: float | None = PATIENCE_S) -> int:
+        """Publish the records of `array` in order, one call into C for as many as there is room for, and return how many.
+
+        They are contiguous, of the ring's size or that less 8 (no sequence): ValueError for others. A full ring is treated as in `push`;
+        "wait" waits until no room has come for `timeout` seconds.
+        """
+        return self._push_many(array, len(array), timeout)
+
+    def _push_many(self, array: np.ndarray | None, count: int, timeout: float | None) -> int:
+        """Publish `count` records of `array`, or the one that is staged."""
+        if array is not None:
+            rows, row_bytes = rows_of(array, self._struct.slot_bytes, writable=False)
+        done = 0
+        while True:
+            if array is None:
+                done += _push(self._struct)
+            else:
+                done += lib.tp_face_push_many(self._struct, rows + done * row_bytes, row_bytes, count - done)
+            if done == count or not self._make_room(timeout):
+                break
+        if done < count and self._when_full != lib.TP_WHEN_FULL_WAIT:
+            lib.tp_face_drop(self._struct, count - done)
+        return done
+
+    def _make_room(self, timeout: float | None) -> bool:
+        """At a full ring: whether there is room after all, by the ring's rule."""
+        self._face.check()
+        if self._when_full == lib.TP_WHEN_FULL_DROP:
+            return False
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._when_full == lib.TP_WHEN_FULL_EVICT:
+                self.evict_dead()
+            left_ns = SLICE_NS if ends is None else max(0, min(SLICE_NS, int((ends - time.monotonic()) * 1e9)))
+            answer = lib.tp_face_await_room(self._struct, left_ns)
+            if answer:
+                # Or the role is lost: the next attempt finds out.
+                return True
+            if left_ns == 0:
+                return False
+
+    def _stage(self, message: Any) -> None:
+        """Put a message that is not plain bytes of the right size where C takes it from."""
+        raw = message.tobytes() if isinstance(message, np.generic | np.ndarray) else bytes(memoryview(message))
+        if len(raw) not in (self._payload.nbytes, self._payload.nbytes + 8):
+            raise ValueError(f"message of bytes={len(raw)}: expected a payload of {self._payload.nbytes}, or a record of 8 more")
+        self._payload[_WHOLE] = raw[-self._payload.nbytes :]
 
     def evict_dead(self) -> list[str]:
         """Let go of every gating reader whose process is dead, and return their names. For a ring that is full.
@@ -65,6 +139,8 @@ class Producer(Role):
     def close(self) -> None:
         """Give the role back; what was published stays readable."""
         if hasattr(self, "end"):
+            # An end that outlives the role has no room left, and asks; its epoch is no longer this role's.
+            self.local[LIMIT] = self.local[POSITION]
             del self.end
             self.slots.detach()
         super().close()
