@@ -91,14 +91,15 @@ static inline uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Ask `ready` until it says something, for `ns` at most: spinning at first, then leaving the core to others, then asleep. */
+/* Ask `ready` until it says something, for `ns` at most: spinning at first, then leaving the core to others, then asleep.
+ * TP_FACE_EMPTY where it did not. */
 static inline int wait_until(struct tp_face *face, uint64_t ns, int (*ready)(const struct tp_face *))
 {
     uint64_t began = now_ns(), waited = 0;
     do {
         for (int look = 0; look < TP_FACE_LOOKS; look++) {
             int answer = ready(face);
-            if (answer) {
+            if (answer != TP_FACE_EMPTY) {
                 face->idle_ns = 0;
                 return answer;
             }
@@ -115,7 +116,7 @@ static inline int wait_until(struct tp_face *face, uint64_t ns, int (*ready)(con
             nanosleep(&(struct timespec){0, TP_FACE_SLEEP_NS}, NULL);
     } while (waited < ns);
     face->idle_ns += waited;
-    return 0;
+    return TP_FACE_EMPTY;
 }
 
 /* The writing end. */
@@ -156,7 +157,7 @@ static int has_room_now(const struct tp_face *face)
         return TP_FACE_REFUSED;
     uint64_t position = end.local[TP_POSITION];
     uint64_t limit = tp_slowest_reader(end.readers, end.reader_count, position, end.capacity) + end.capacity;
-    return tp_ahead(position + 1, limit) <= 0;
+    return tp_ahead(position + 1, limit) <= 0 ? 1 : TP_FACE_EMPTY;
 }
 
 int tp_face_await_room(struct tp_face *face, uint64_t ns)
@@ -279,7 +280,18 @@ static int has_news(const struct tp_face *face)
     if (tp_load_acquire(&end.block->epoch) != end.local[TP_EPOCH])
         return TP_FACE_REFUSED;
     uint64_t position = end.local[TP_POSITION];
-    return tp_ahead(tp_load_acquire(tp_slot_at(end.slots, end.capacity, end.slot_bytes, position)), position + 1) >= 0;
+    uint64_t sequence = tp_load_acquire(tp_slot_at(end.slots, end.capacity, end.slot_bytes, position));
+    return tp_ahead(sequence, position + 1) >= 0 ? 1 : TP_FACE_EMPTY;
+}
+
+int tp_face_poll_within(struct tp_face *face, uint64_t ns)
+{
+    return wait_until(face, ns, has_news) == TP_FACE_EMPTY ? TP_FACE_EMPTY : tp_face_poll(face);
+}
+
+int tp_face_poll_stage_within(struct tp_face *face, uint64_t ns)
+{
+    return wait_until(face, ns, has_news) == TP_FACE_EMPTY ? TP_FACE_EMPTY : tp_face_poll_stage(face);
 }
 
 int tp_face_await(struct tp_face *face, uint64_t ns)

@@ -51,7 +51,7 @@ struct tp_face {
 int tp_face_push(struct tp_face *face);
 /* How many of `count` rows were published. A row is a whole record, or a payload without the sequence. */
 uint64_t tp_face_push_many(struct tp_face *face, const char *rows, uint64_t row_bytes, uint64_t count);
-/* 1: there is room; 0: not within `ns`; TP_FACE_REFUSED: the role is lost. */
+/* 1: there is room; TP_FACE_EMPTY: not within `ns`; TP_FACE_REFUSED: the role is lost. */
 int tp_face_await_room(struct tp_face *face, uint64_t ns);
 void tp_face_drop(struct tp_face *face, uint64_t count);
 
@@ -62,7 +62,9 @@ int tp_face_poll(struct tp_face *face);
 int tp_face_poll_stage(struct tp_face *face);
 /* How many messages were put into `rows`, in order and without a gap between them, or TP_FACE_REFUSED. */
 int64_t tp_face_poll_many(struct tp_face *face, char *rows, uint64_t row_bytes, uint64_t count);
-/* 1: a message is there, or was lost; 0: not within `ns`; TP_FACE_REFUSED. */
+/* The same three, waiting for `ns` at most; tp_face_await leaves the message where it is. */
+int tp_face_poll_within(struct tp_face *face, uint64_t ns);
+int tp_face_poll_stage_within(struct tp_face *face, uint64_t ns);
 int tp_face_await(struct tp_face *face, uint64_t ns);
 /* 1, or 0 where the role is lost. */
 int tp_face_release(struct tp_face *face);

@@ -23,6 +23,7 @@ ROWS = 64
 
 EMPTY: int = lib.TP_FACE_EMPTY
 REFUSED: int = lib.TP_FACE_REFUSED
+USED_UP: int = lib.TP_FACE_USED_UP
 
 
 class Face:

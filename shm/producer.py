@@ -7,7 +7,7 @@ import numpy as np
 
 from shm import locks
 from shm._shim import lib
-from shm.face import SLICE_NS, Face, rows_of
+from shm.face import EMPTY, SLICE_NS, Face, rows_of
 from shm.hot import BLOCK_WORDS, DROPPED, LIMIT, POSITION, PRODUCER_POSITION, WAITS, ProducerEnd
 from shm.layout import PRODUCER, READER
 from shm.roles import Role, decoded, encoded, process_name, role_byte
@@ -49,6 +49,7 @@ class Producer(Role):
         self._face = Face(self.end, lib.TP_FACE_WRITES, dtype, self.title).of_this_process()
         self._struct = self._face.struct
         self._payload = self._face.payload
+        self._payload_bytes = self._payload.nbytes
         self._when_full = ring.geometry.when_full
         # A record to fill field by field, private until it is pushed.
         self.draft: np.void = self._face.stage[0]
@@ -60,7 +61,7 @@ class Producer(Role):
         "drop" at once, counted; "evict" readers that are dead, else wait, then drop. ValueError for a message of another size;
         SegmentError where this process does not have, or no longer has, the role. Bytes, as struct.pack makes them, are quickest.
         """
-        if type(message) is bytes and len(message) == self._payload.nbytes:
+        if type(message) is bytes and len(message) == self._payload_bytes:
             self._payload[_WHOLE] = message
         elif message is not self.draft:
             self._stage(message)
@@ -100,8 +101,7 @@ class Producer(Role):
             if self._when_full == lib.TP_WHEN_FULL_EVICT:
                 self.evict_dead()
             left_ns = SLICE_NS if ends is None else max(0, min(SLICE_NS, int((ends - time.monotonic()) * 1e9)))
-            answer = lib.tp_face_await_room(self._struct, left_ns)
-            if answer:
+            if lib.tp_face_await_room(self._struct, left_ns) != EMPTY:
                 # Or the role is lost: the next attempt finds out.
                 return True
             if left_ns == 0:
@@ -110,9 +110,9 @@ class Producer(Role):
     def _stage(self, message: Any) -> None:
         """Put a message that is not plain bytes of the right size where C takes it from."""
         raw = message.tobytes() if isinstance(message, np.generic | np.ndarray) else bytes(memoryview(message))
-        if len(raw) not in (self._payload.nbytes, self._payload.nbytes + 8):
-            raise ValueError(f"message of bytes={len(raw)}: expected a payload of {self._payload.nbytes}, or a record of 8 more")
-        self._payload[_WHOLE] = raw[-self._payload.nbytes :]
+        if len(raw) not in (self._payload_bytes, self._payload_bytes + 8):
+            raise ValueError(f"message of bytes={len(raw)}: expected a payload of {self._payload_bytes}, or a record of 8 more")
+        self._payload[_WHOLE] = raw[-self._payload_bytes :]
 
     def evict_dead(self) -> list[str]:
         """Let go of every gating reader whose process is dead, and return their names. For a ring that is full.

@@ -1,18 +1,21 @@
 """How plain Python reads a ring: what a Consumer and an Observer have in common."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from shm._shim import lib
-from shm.face import EMPTY, REFUSED, SLICE_NS, Face, rows_of
+from shm.face import EMPTY, REFUSED, SLICE_NS, USED_UP, Face, rows_of
 from shm.hot import LOST, ConsumerEnd, ObserverEnd
 from shm.segment import SegmentError
 
 _poll = lib.tp_face_poll
 _poll_stage = lib.tp_face_poll_stage
 _poll_many = lib.tp_face_poll_many
+_poll_within = lib.tp_face_poll_within
+_poll_stage_within = lib.tp_face_poll_stage_within
 _await = lib.tp_face_await
 
 
@@ -42,14 +45,14 @@ class Reading:
             return self._rows[row]
         if row == EMPTY and timeout == 0:
             return None
-        return self._poll_again(row, timeout)
+        return self._poll_on(row, timeout)
 
     def poll_bytes(self, timeout: float | None = 0) -> bytes | None:
         """The next message's payload (record bytes - 8), or None."""
         got = _poll_stage(self._struct)
-        if got < 0 and (timeout != 0 or got != EMPTY) and self._await(timeout):
-            got = _poll_stage(self._struct)
-        return self._payload.tobytes() if got > 0 else None
+        if got < 0 and (got != EMPTY or timeout != 0):
+            got = self._ask(_poll_stage_within, timeout)
+        return self._payload.tobytes() if got >= 0 else None
 
     def poll_many(self, array: np.ndarray, timeout: float | None = 0) -> int:
         """Fill `array` with the messages there are, oldest first, and return how many. One call into C for all of them.
@@ -59,9 +62,10 @@ class Reading:
         rows, row_bytes = rows_of(array, self._struct.slot_bytes, writable=True)
         count = len(array)
         done = _poll_many(self._struct, rows, row_bytes, count)
-        if done <= 0 and count and (timeout != 0 or done == REFUSED) and self._await(timeout):
+        if done == REFUSED or (done == 0 and count and timeout != 0 and self._ask(_await, timeout) != EMPTY):
+            self._face.check()
             done = _poll_many(self._struct, rows, row_bytes, count)
-        return max(0, done)
+        return done
 
     def messages(self, timeout: float | None = None) -> Iterator[np.void]:
         """Message after message, until none has come for `timeout` seconds, or the end is closed."""
@@ -120,32 +124,26 @@ class Reading:
     def spin_s(self, seconds: float) -> None:
         self._struct.spin_ns = min(int(seconds * 1e9), 1 << 62)
 
-    def _await(self, timeout: float | None) -> bool:
-        """Whether a message came within `timeout` seconds."""
-        if timeout == 0:
-            if self._face.is_open and not lib.tp_face_is_fenced(self._struct):
-                return False
-            self._face.check()
+    def _ask(self, question: Callable[[Any, int], int], timeout: float | None) -> int:
+        """What C answers within `timeout` seconds, or EMPTY. The interpreter sees to its signals every few milliseconds."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            left_ns = SLICE_NS if ends is None else min(SLICE_NS, int((ends - time.monotonic()) * 1e9))
-            if left_ns <= 0:
-                return False
-            answer = _await(self._struct, left_ns)
+            left_ns = SLICE_NS if ends is None else max(0, min(SLICE_NS, int((ends - time.monotonic()) * 1e9)))
+            answer = question(self._struct, left_ns)
             if answer == REFUSED:
                 self._face.check()
-            if answer:
-                return True
+            if answer != EMPTY or left_ns == 0:
+                return answer
 
-    def _poll_again(self, row: int, timeout: float | None) -> np.void | None:
-        if row == lib.TP_FACE_USED_UP:
+    def _poll_on(self, row: int, timeout: float | None) -> np.void | None:
+        if row == USED_UP:
             self._rows = self._face.new_rows()
-            return self.poll(timeout)
-        return self.poll() if self._await(timeout) else None
+        row = self._ask(_poll_within, timeout)
+        return self._rows[row] if row >= 0 else None
 
     def _next(self, row: int, timeout: float | None) -> np.void | None:
         try:
-            return self._poll_again(row, timeout)
+            return self._poll_on(row, timeout)
         except SegmentError:
             if self._face.is_open:
                 raise
