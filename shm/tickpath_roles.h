@@ -118,17 +118,15 @@ static inline uint64_t tp_ring_newest(const struct tp_ring *ring)
     return tp_ring_published_to(ring, tp_load_acquire(&tp_ring_producer(ring)->position));
 }
 
-/* Where a reader begins that asks for `start`: never after `newest`, and above all never before `oldest` or the ring's first. */
-static inline uint64_t tp_ring_between(const struct tp_ring *ring, uint64_t oldest, uint64_t newest, enum tp_start start, uint64_t position)
+/* The position that `start` stands for: nowhere past the newest message, nowhere before the ring's first. */
+static inline uint64_t tp_ring_wanted(const struct tp_ring *ring, uint64_t oldest, uint64_t newest, enum tp_start start, uint64_t position)
 {
     uint64_t first = ring->slots.identity.first_position;
-    if (tp_ahead(oldest, first) < 0)
-        oldest = first;
-    if (start == TP_OLDEST || start == TP_NEWEST)
+    if (start != TP_AT)
         position = start == TP_OLDEST ? oldest : newest;
     if (tp_ahead(position, newest) > 0)
         position = newest;
-    return tp_ahead(position, oldest) < 0 ? oldest : position;
+    return tp_ahead(position, first) < 0 ? first : position;
 }
 
 /* Roles */
@@ -247,25 +245,33 @@ static inline void tp_close_producer(struct tp_producer_role *role)
     tp_ring_close(&role->ring);
 }
 
-/* Let one reader go if its process is dead. Its lock is held meanwhile, so a reader that returns at this moment comes before or after. */
+/* Whether the producer has no room because of this reader. */
+static inline int tp_holds_back(const struct tp_producer_end *end, const struct tp_reader *block)
+{
+    uint32_t mode = tp_mode_of(block);
+    int64_t behind = tp_ahead(end->local[TP_POSITION], tp_load_acquire(&block->position));
+    return mode == TP_READER_JOINING || (mode == TP_READER_GATING && behind >= (int64_t)end->capacity);
+}
+
+/* Let one reader go if it holds the ring up and its process is dead. Its lock is held meanwhile, so a reader that returns at this moment
+ * comes before or after; what it was before the lock was had is looked at again. */
 static inline int tp_evict_if_dead(struct tp_producer_role *role, uint64_t reader)
 {
     struct tp_reader *block = &role->end.readers[reader];
-    uint32_t mode = tp_mode_of(block);
-    if ((mode != TP_READER_GATING && mode != TP_READER_JOINING) || !tp_lock_byte(role->ring.cursors.fd, tp_role_byte(1 + reader), F_WRLCK))
+    if (!tp_holds_back(&role->end, block) || !tp_lock_byte(role->ring.cursors.fd, tp_role_byte(1 + reader), F_WRLCK))
         return 0;
-    mode = tp_mode_of(block);
-    int is_waited_for = mode == TP_READER_GATING || mode == TP_READER_JOINING;
-    if (is_waited_for) {
+    int is_dead_weight = tp_holds_back(&role->end, block);
+    if (is_dead_weight) {
         tp_store_release(&block->epoch, tp_load_acquire(&block->epoch) + 1);
         tp_set_mode(block, TP_READER_EVICTED);
         tp_store_relaxed(&role->end.block->evicted, tp_load_acquire(&role->end.block->evicted) + 1);
     }
     tp_lock_byte(role->ring.cursors.fd, tp_role_byte(1 + reader), F_UNLCK);
-    return is_waited_for;
+    return is_dead_weight;
 }
 
-/* Let every dead gating reader go, and return how many. One that merely hangs holds its lock, may be inside a slot, and is left alone. */
+/* Let every dead reader go that holds a full ring up, and return how many. One that merely hangs holds its lock, may be inside a slot, and
+ * is left alone. */
 static inline uint64_t tp_evict_dead(struct tp_producer_role *role)
 {
     uint64_t gone = 0;
@@ -289,32 +295,37 @@ static inline void tp_reader_end_of(struct tp_reader_role *role, struct tp_reade
     role->end.local = role->words;
 }
 
-/* Begin to gate while the producer runs. TP_RESUME: where this reader once stood, and what it missed since is lost. */
-static inline uint64_t tp_begin_gating(struct tp_reader_role *role, struct tp_reader *block, enum tp_start start, uint64_t position)
+/* Begin to gate while the producer runs, at the block's position or as near to it as is still there. `lost` is the same sum however often
+ * a join was begun: what is counted twice in a crash is not a count. */
+static inline uint64_t tp_begin_gating(struct tp_reader_role *role, struct tp_reader *block, int counts)
 {
     const struct tp_ring *ring = &role->ring;
     uint64_t stood = tp_load_acquire(&block->position);
     uint64_t oldest = tp_join(tp_ring_producer(ring), block) - ring->slots.identity.capacity;
-    uint64_t begin = tp_ring_between(ring, oldest, tp_ring_newest(ring), start, start == TP_RESUME ? stood : position);
-    if (start == TP_RESUME) {
-        role->words[TP_LOST_FROM] = stood;
-        role->words[TP_LOST_NOW] = begin - stood;
-        role->words[TP_LOST] += begin - stood;
-        tp_store_relaxed(&block->lost, role->words[TP_LOST]);
-    }
-    tp_gate(block, begin);
-    return begin;
+    uint64_t position = tp_ring_wanted(ring, oldest, tp_ring_newest(ring), TP_AT, stood);
+    /* The oldest has the last word: what lies before it may be overwritten at any time. */
+    if (tp_ahead(position, oldest) < 0)
+        position = oldest;
+    role->words[TP_LOST_FROM] = stood;
+    role->words[TP_LOST_NOW] = position - stood;
+    role->words[TP_LOST] = counts ? tp_load_acquire(&block->base) + position : 0;
+    tp_store_relaxed(&block->lost, role->words[TP_LOST]);
+    tp_gate(block, position);
+    return position;
 }
 
-/* The role of a block that is locked: from where it stood where it gates still, else as one that joins. */
-static inline void tp_take_reader(struct tp_reader_role *role, struct tp_reader *block, enum tp_start start, uint64_t position)
+/* The role of a block that is locked: from where it stood where it gates still, else as one that joins. One that died half way through
+ * joining left what it began with. */
+static inline void tp_take_reader(struct tp_reader_role *role, struct tp_reader *block, int counts)
 {
     tp_introduce(&block->pid, &block->start, &block->epoch, role->words);
+    uint64_t position = tp_load_acquire(&block->position);
+    uint32_t mode = tp_mode_of(block);
+    if (mode == TP_READER_EVICTED || mode == TP_READER_ABSENT)
+        tp_store_relaxed(&block->base, tp_load_acquire(&block->lost) - position);
     role->words[TP_LOST] = tp_load_acquire(&block->lost);
-    if (tp_mode_of(block) == TP_READER_GATING)
-        position = tp_load_acquire(&block->position);
-    else
-        position = tp_begin_gating(role, block, start, position);
+    if (mode != TP_READER_GATING)
+        position = tp_begin_gating(role, block, counts);
     tp_reader_end_of(role, block, position);
 }
 
@@ -358,21 +369,24 @@ static inline int tp_open_reader(struct tp_reader_role *role, const char *name, 
     if (problem)
         tp_ring_close(&role->ring);
     else
-        tp_take_reader(role, &tp_ring_readers(&role->ring)[found], TP_RESUME, 0);
+        tp_take_reader(role, &tp_ring_readers(&role->ring)[found], 1);
     return problem;
 }
 
-/* Lock a block that stands for nobody, and name it: position and losses of whoever had it before are not this reader's. */
-static inline int tp_lock_spare(struct tp_reader_role *role, const char *name, uint64_t *found, struct tp_error *error)
+/* Lock a block that stands for nobody, and write down who means to begin where: losses of whoever had it before are not this reader's. */
+static inline int tp_lock_spare(struct tp_reader_role *role, const char *name, enum tp_start start, uint64_t position, uint64_t *found,
+                                struct tp_error *error)
 {
     const struct tp_ring *ring = &role->ring;
+    uint64_t newest = tp_ring_newest(ring), oldest = newest - ring->slots.identity.capacity;
     for (uint64_t k = 0; k < ring->slots.identity.readers; k++) {
         struct tp_reader *block = &tp_ring_readers(ring)[k];
         if (tp_mode_of(block) != TP_READER_ABSENT || !tp_lock_byte(ring->cursors.fd, tp_role_byte(1 + k), F_WRLCK))
             continue;
-        tp_store_name(block->name, name);
-        tp_store_relaxed(&block->position, tp_ring_newest(ring));
         tp_store_relaxed(&block->lost, 0);
+        tp_store_relaxed(&block->heartbeat, 0);
+        tp_store_relaxed(&block->position, tp_ring_wanted(ring, oldest, newest, start, position));
+        tp_store_name(block->name, name);
         *found = k;
         return 0;
     }
@@ -407,12 +421,12 @@ static inline int tp_open_joining(struct tp_reader_role *role, const char *name,
     problem = tp_lock_joining(&role->ring, error);
     if (!problem && tp_find_reader(&role->ring, reader, 1) < role->ring.slots.identity.readers) {
         problem = tp_lock_reader(role, reader, 1, &found, error);
-        start = TP_RESUME;
+        start = TP_AT;
     } else if (!problem) {
-        problem = tp_lock_spare(role, reader, &found, error);
+        problem = tp_lock_spare(role, reader, start, position, &found, error);
     }
     if (!problem) {
-        tp_take_reader(role, &tp_ring_readers(&role->ring)[found], start, position);
+        tp_take_reader(role, &tp_ring_readers(&role->ring)[found], start == TP_AT);
         tp_lock_byte(role->ring.cursors.fd, TP_JOIN_BYTE, F_UNLCK);
     } else {
         tp_ring_close(&role->ring);
@@ -445,8 +459,7 @@ static inline int tp_open_observer(struct tp_reader_role *role, const char *name
     if (start == TP_RESUME && reader != NULL)
         position = tp_load_acquire(&block->position);
     else
-        position = tp_ring_between(&role->ring, newest - capacity + tp_headroom(capacity), newest, start == TP_RESUME ? TP_NEWEST : start,
-                                   position);
+        position = tp_ring_wanted(&role->ring, newest - capacity + tp_headroom(capacity), newest, start, position);
     tp_reader_end_of(role, block, position);
     return 0;
 }
@@ -457,10 +470,11 @@ static inline void tp_close_reader(struct tp_reader_role *role)
     tp_ring_close(&role->ring);
 }
 
-/* Give a gating reader's role back, and its block too: the producer no longer waits for it. */
+/* Give a gating reader's role back, and its block too: the producer no longer waits for it. Not where another has the role by now. */
 static inline void tp_leave(struct tp_reader_role *role)
 {
-    tp_set_mode(role->end.block, TP_READER_ABSENT);
+    if (tp_load_acquire(&role->end.block->epoch) == role->words[TP_EPOCH])
+        tp_set_mode(role->end.block, TP_READER_ABSENT);
     tp_close_reader(role);
 }
 
