@@ -19,6 +19,7 @@ from engine.layout import (
     REPORTS,
     STRATEGY_STATS,
     TICKS,
+    kinds_on,
 )
 from engine.runtime.config import RingsConfig
 from shm import segment
@@ -91,7 +92,7 @@ class Instance:
         return self._keep(Board.create(f"{self.name}.{name}", dtype, INSTRUMENTS_MAX, build_hash=self.build))
 
     def _ring(self, name: str, capacity: int, variants: dict[str, np.dtype], reader: str) -> Ring:
-        return self._keep(Ring.create(f"{self.name}.{name}", capacity, variants, [reader], build_hash=self.build))
+        return self._keep(Ring.create(f"{self.name}.{name}", capacity, variants, [reader], build_hash=self.build, kinds=kinds_on(variants)))
 
     def _keep(self, made: Made) -> Made:
         self._made.append(made)
