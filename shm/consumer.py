@@ -9,10 +9,14 @@ from shm.face import Face
 from shm.hot import EPOCH, LOST, LOST_FROM, LOST_NOW, POSITION, PRODUCER_EPOCH, PRODUCER_EPOCH_SEEN, READER_POSITION, ConsumerEnd
 from shm.layout import READER
 from shm.reading import Reading
-from shm.roles import Role, encoded, unsigned, wrapped
+from shm.roles import Role, decoded, encoded, unsigned, wrapped
+from shm.segment import SegmentError
 
 if TYPE_CHECKING:
     from shm.ring import At, Ring
+
+# What the block of a gating reader may say: it gates, was let go when it was found dead, or is about to gate.
+GATING_MODES = (lib.TP_READER_GATING, lib.TP_READER_EVICTED, lib.TP_READER_JOINING)
 
 
 class Consumer(Reading, Role):
@@ -25,9 +29,10 @@ class Consumer(Reading, Role):
 
     end: ConsumerEnd
 
-    def __init__(self, ring: "Ring", block: int, dtype: np.dtype, at: "At | None" = None, name: str = "") -> None:
-        super().__init__(ring.open_cursors(), block, READER, f"reader {name or ring.block_name(block)} of ring {ring.name}")
+    def __init__(self, ring: "Ring", block: int, dtype: np.dtype, name: str, at: "At | None" = None) -> None:
+        super().__init__(ring.open_cursors(), block, READER, f"reader {name} of ring {ring.name}")
         try:
+            self._check_block(name, fresh=at is not None)
             self.introduce()
             if self.record["mode"] == lib.TP_READER_GATING:
                 self.local[POSITION] = self.words[READER_POSITION]
@@ -38,10 +43,17 @@ class Consumer(Reading, Role):
             producer = self.blocks[0]
             self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
             self.end = ConsumerEnd(ring.slots.view(dtype), producer, self.words, self.local)
-            self._open_face(Face(self.end, lib.TP_FACE_GATES, dtype, self.title).of_this_process())
+            self._open_face(Face(self.end, lib.TP_FACE_GATES, dtype, self.title))
         except BaseException:
             self.close()
             raise
+
+    def _check_block(self, name: str, *, fresh: bool) -> None:
+        """The block was found before it was locked: what it stands for is looked at again."""
+        mode, found = int(self.record["mode"]), decoded(self.record["name"])
+        if (fresh and mode == lib.TP_READER_ABSENT) or (found == name and mode in GATING_MODES):
+            return
+        raise SegmentError(f"{self.title}: its block changed hands this moment; try again")
 
     def _prepare_join(self, ring: "Ring", at: "At | None", name: str) -> None:
         """Write down where this reader means to begin, so that a join that dies half way can be done again by the next one."""

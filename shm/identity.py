@@ -4,6 +4,7 @@ A segment may have been made by another build, cut short, scribbled on, or put t
 it is therefore compared with what it must be before it is used, in Python's integers, which do not overflow.
 """
 
+import dataclasses
 import json
 import math
 import mmap
@@ -39,7 +40,8 @@ class Geometry:
     """What a segment holds: `capacity` records of `record_bytes`, laid out as the JSON text `schema` says.
 
     `readers` is the number of reader blocks of a ring, `first_position` its first position and `when_full` a TP_WHEN_FULL_*.
-    `page_bytes` is what the file is made of; whoever creates a segment leaves it to `shm.segment.create`.
+    `page_bytes` is what the file is made of and `created_ns` when it was made; whoever creates a segment leaves the first to
+    `shm.segment.create`, and the second too, but for two segments that belong together.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Geometry:
     first_position: int = 0
     when_full: int = lib.TP_WHEN_FULL_WAIT
     page_bytes: int = PAGE_BYTES
+    created_ns: int = dataclasses.field(default=0, compare=False)
 
     @property
     def payload_bytes(self) -> int:
@@ -103,7 +106,7 @@ def describe_in(mapping: mmap.mmap, geometry: Geometry) -> None:
         "build_hash": geometry.build_hash,
         "creator_pid": os.getpid(),
         "creator_start": process_start(os.getpid()),
-        "created_ns": time.time_ns(),
+        "created_ns": geometry.created_ns or time.time_ns(),
         "schema_bytes": len(text),
         "readers": geometry.readers,
         "first_position": geometry.first_position,
@@ -138,7 +141,10 @@ def read(name: str, fd: int, page_bytes: int) -> Geometry:
         schema="",
         **{
             field: identity[field]
-            for field in ("kind", "capacity", "record_bytes", "build_hash", "readers", "first_position", "when_full", "page_bytes")
+            for field in (
+                *("kind", "capacity", "record_bytes", "build_hash", "readers", "first_position", "when_full", "page_bytes"),
+                "created_ns",
+            )
         },
     )
     problem = _shape_problem(geometry)

@@ -10,7 +10,7 @@ from shm._shim import lib
 from shm.face import EMPTY, SLICE_NS, Face, rows_of
 from shm.hot import BLOCK_WORDS, DROPPED, LIMIT, POSITION, PRODUCER_POSITION, WAITS, ProducerEnd
 from shm.layout import PRODUCER, READER
-from shm.roles import Role, decoded, encoded, process_name, role_byte
+from shm.roles import Role, decoded, encoded, process_name, role_byte, wrapped
 
 if TYPE_CHECKING:
     from shm.ring import Ring
@@ -46,7 +46,7 @@ class Producer(Role):
         self.local[WAITS] = self.record["waits"]
         self.local[DROPPED] = self.record["dropped"]
         self.end = ProducerEnd(slots, self.cursors.words().reshape(-1, BLOCK_WORDS)[1:], self.words, self.local)
-        self._face = Face(self.end, lib.TP_FACE_WRITES, dtype, self.title).of_this_process()
+        self._face = Face(self.end, lib.TP_FACE_WRITES, dtype, self.title)
         self._struct = self._face.struct
         self._payload = self._face.payload
         self._payload_bytes = self._payload.nbytes
@@ -115,7 +115,7 @@ class Producer(Role):
         self._payload[_WHOLE] = raw[-self._payload_bytes :]
 
     def evict_dead(self) -> list[str]:
-        """Let go of every gating reader whose process is dead, and return their names. For a ring that is full.
+        """Let go of every gating reader that keeps the ring full and whose process is dead, and return their names.
 
         Its lock is held while it is let go, so a reader that returns at that moment comes before or after, never in between. One
         that merely hangs still holds its lock, may still be inside a slot, and is left alone.
@@ -127,7 +127,8 @@ class Producer(Role):
             if reader["mode"] not in _WAITED_FOR or not locks.try_lock(self.cursors.fd, byte):
                 continue
             try:
-                if reader["mode"] in _WAITED_FOR:
+                # Looked at again: it may have left, or released more and died since.
+                if reader["mode"] in _WAITED_FOR and self._is_held_back_by(reader):
                     reader["epoch"] += 1
                     reader["mode"] = lib.TP_READER_EVICTED
                     self.record["evicted"] += 1
@@ -135,6 +136,15 @@ class Producer(Role):
             finally:
                 locks.unlock(self.cursors.fd, byte)
         return gone
+
+    def retire(self) -> None:
+        super().retire()
+        # A producer looks at its epoch where it has no room left.
+        self.local[LIMIT] = self.local[POSITION]
+
+    def _is_held_back_by(self, reader: np.void) -> bool:
+        behind = wrapped(self.position - int(reader["position"]))
+        return bool(reader["mode"] == lib.TP_READER_JOINING) or behind >= len(self.end.slots)
 
     def close(self) -> None:
         """Give the role back; what was published stays readable."""

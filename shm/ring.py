@@ -18,7 +18,7 @@ import numpy as np
 
 from shm import locks, segment
 from shm._shim import lib
-from shm.consumer import Consumer
+from shm.consumer import GATING_MODES, Consumer
 from shm.hot import BLOCK_WORDS, PRODUCER_LIMIT, PRODUCER_POSITION, READER_POSITION
 from shm.layout import LINE_BYTES, PRODUCER, READER, Kinds, dtypes_of, schema_difference, schema_of
 from shm.memory import Memory
@@ -36,9 +36,6 @@ WHEN_FULL: dict[str, int] = {"wait": lib.TP_WHEN_FULL_WAIT, "drop": lib.TP_WHEN_
 
 # Where a reader begins that joins a running ring: at the next message, at the oldest still there, or at a position.
 At = Literal["newest", "oldest"] | int
-
-# What the block of a gating reader may say: it gates, was let go when it was found dead, or is about to gate.
-GATING_MODES = (lib.TP_READER_GATING, lib.TP_READER_EVICTED, lib.TP_READER_JOINING)
 
 # The byte of the cursor file whose lock makes joining one at a time. No block begins there.
 _JOIN_BYTE = 1
@@ -97,12 +94,21 @@ class Ring:
         if when_full not in WHEN_FULL:
             raise ValueError(f"when_full={when_full!r}: expected one of {', '.join(WHEN_FULL)}")
         blocks = len(readers) + len(observers) + spare
-        first = unsigned(first_position)
+        first, created_ns = unsigned(first_position), time.time_ns()
 
         # The cursors are whole before the slots have a name: whoever attaches too early is told so, and never finds a ring that
         # does not gate.
         cursors = segment.create(
-            Geometry(cursor_name(name), lib.TP_KIND_CURSORS, blocks + 1, READER.itemsize, _CURSOR_SCHEMA, build_hash, blocks),
+            Geometry(
+                cursor_name(name),
+                lib.TP_KIND_CURSORS,
+                blocks + 1,
+                READER.itemsize,
+                _CURSOR_SCHEMA,
+                build_hash,
+                blocks,
+                created_ns=created_ns,
+            ),
             mode=mode,
             group=group,
             prepare=lambda data: register_blocks(data, readers, observers, first),
@@ -119,6 +125,7 @@ class Ring:
                     blocks,
                     first_position=first,
                     when_full=WHEN_FULL[when_full],
+                    created_ns=created_ns,
                 ),
                 mode=mode,
                 group=group,
@@ -126,8 +133,8 @@ class Ring:
                 memory=memory or Memory(),
             )
         except BaseException:
+            cursors.unlink()
             cursors.detach()
-            segment.unlink(cursors.name)
             raise
         try:
             return cls.attach(name, variants, build_hash=build_hash)
@@ -167,9 +174,9 @@ class Ring:
             self.cursors.detach()
 
     def unlink(self) -> None:
-        """Remove both names; processes that are attached keep what they have mapped."""
-        segment.unlink(self.geometry.name)
-        segment.unlink(cursor_name(self.geometry.name))
+        """Remove both names, if they still stand for this ring; processes that are attached keep what they have mapped."""
+        self.slots.unlink()
+        self.cursors.unlink()
 
     def view(self, dtype: np.dtype) -> np.recarray:
         """All slots as read-only records of `dtype`, shape (capacity,)."""
@@ -184,9 +191,7 @@ class Ring:
     def consumer(self, reader: str, dtype: np.dtype) -> Consumer:
         """Take the end of gating reader `reader`, at the position it last gave back. ValueError for a name not registered."""
         self._check_record(dtype)
-        return self._keep(
-            Consumer(self, self._block_of(reader, (lib.TP_READER_GATING, lib.TP_READER_EVICTED, lib.TP_READER_JOINING)), dtype)
-        )
+        return self._keep(Consumer(self, self._block_of(reader, GATING_MODES), dtype, reader))
 
     def observer(self, dtype: np.dtype, name: str | None = None, *, at: At | None = None) -> Observer:
         """Watch the ring, from `at` on (newest), or as registered observer `name`, from where it last called release."""
@@ -205,10 +210,10 @@ class Ring:
         _check_at(at)
         with self._one_joins():
             if name not in self.reader_names():
-                return self._keep(Consumer(self, self._free_block(), dtype, at, name))
+                return self._keep(Consumer(self, self._free_block(), dtype, name, at))
             block = self._block_of(name, GATING_MODES)
             begun = self.readers()[block - 1]["mode"] == lib.TP_READER_JOINING
-            return self._keep(Consumer(self, block, dtype, at if begun else None, name))
+            return self._keep(Consumer(self, block, dtype, name, at if begun else None))
 
     def reader_names(self) -> list[str]:
         """The gating readers, present or not."""
@@ -322,9 +327,14 @@ _CURSOR_SCHEMA = schema_of(producer=PRODUCER, reader=READER)
 def _attach_cursors(ring: Geometry, *, writable: bool) -> Segment:
     name = cursor_name(ring.name)
     cursors = segment.attach(name, lib.TP_KIND_CURSORS, _CURSOR_SCHEMA, build_hash=ring.build_hash, writable=writable)
-    if cursors.geometry.capacity != ring.readers + 1:
+    problem = None
+    if cursors.geometry.created_ns != ring.created_ns:
+        problem = f"created_ns={cursors.geometry.created_ns}, expected {ring.created_ns}: it belongs to another ring of this name"
+    elif cursors.geometry.capacity != ring.readers + 1:
+        problem = f"blocks={cursors.geometry.capacity}, expected {ring.readers + 1}, as the ring has readers"
+    if problem:
         cursors.detach()
-        raise SegmentError(f"segment={name}: blocks={cursors.geometry.capacity}, expected {ring.readers + 1}, as the ring has readers")
+        raise SegmentError(f"segment={name}: {problem}")
     return cursors
 
 
