@@ -266,10 +266,16 @@ def _taken(name: str) -> SegmentError:
     if is_attached(name):
         pids = ", ".join(map(str, attached_pids(name))) or "another user's"
         return SegmentError(f"segment={name}: it exists already, and is in use (pid {pids}): end that, or use another name")
-    kinds = {stat.S_IFMT((place.folder / name).lstat().st_mode) for place in places() if os.path.lexists(place.folder / name)}
-    if kinds - {stat.S_IFREG}:
+    if any(_is_no_file(place.folder / name) for place in places()):
         return SegmentError(f"segment={name}: something that is not a regular file has this name: remove it by hand")
     return SegmentError(f"segment={name}: it exists already, and nobody is attached: one died; `tickpath clean` removes what the dead left")
+
+
+def _is_no_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _hold_life(name: str, fd: int) -> bool:
