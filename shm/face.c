@@ -341,17 +341,12 @@ int tp_face_is_fenced(struct tp_face *face)
     return tp_is_fenced(local_of(face));
 }
 
-void tp_face_retire(struct tp_face *face)
+void tp_face_close(struct tp_face *face)
 {
     uint64_t *local = local_of(face);
     local[TP_EPOCH] = ~(uint64_t)0;
     if (face->kind == TP_FACE_WRITES)
         local[TP_LIMIT] = local[TP_POSITION];
-}
-
-void tp_face_close(struct tp_face *face)
-{
-    tp_face_retire(face);
     face->slots = face->readers = face->producer = face->block = (uint64_t)(uintptr_t)tp_face_nothing;
     face->capacity = 1;
     face->reader_count = 0;

@@ -74,7 +74,5 @@ uint64_t tp_face_backlog(struct tp_face *face);
 
 void tp_face_beat(struct tp_face *face);
 int tp_face_is_fenced(struct tp_face *face);
-/* No end that shares this one's `local` is let in again, in this process: it is a child's, or about to be closed. */
-void tp_face_retire(struct tp_face *face);
-/* Retired, and never to touch shared memory again. */
+/* The role is lost, to every end that shares this one's `local`, and shared memory is not touched again. */
 void tp_face_close(struct tp_face *face);

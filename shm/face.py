@@ -4,7 +4,6 @@ A face shares `local` with the kernels' end of the same role, so a program may g
 """
 
 import os
-import weakref
 from typing import Any
 
 import numpy as np
@@ -62,11 +61,6 @@ class Face:
         self.struct.rows, self.struct.row_count, self.struct.row = rows.ctypes.data, ROWS, 0
         return rows
 
-    def of_this_process(self) -> "Face":
-        """A child of this process that was forked since does not have the role: its parent does."""
-        _TAKEN.add(self)
-        return self
-
     def close(self) -> None:
         """Nothing in shared memory is touched after this, whoever still calls."""
         self.is_open = False
@@ -80,17 +74,6 @@ class Face:
             raise SegmentError(f"{self.title}: pid={os.getpid()} was forked from {self.pid}, which has the role; take it after the fork")
         if lib.tp_face_is_fenced(self.struct):
             raise SegmentError(f"{self.title}: another process has taken the role since, or this one was let go; take it again")
-
-
-_TAKEN: "weakref.WeakSet[Face]" = weakref.WeakSet()
-
-
-def _retire_in_child() -> None:
-    for face in _TAKEN:
-        lib.tp_face_retire(face.struct)
-
-
-os.register_at_fork(after_in_child=_retire_in_child)
 
 
 def rows_of(array: np.ndarray, record_bytes: int, *, writable: bool) -> tuple[Any, int]:

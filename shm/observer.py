@@ -59,8 +59,7 @@ class Observer(Reading):
         self.local[PRODUCER_EPOCH_SEEN] = producer[PRODUCER_EPOCH]
         self.end = ObserverEnd(ring.slots.view(dtype), producer, words, self.local)
         title = self.role.title if self.role else f"observer of ring {ring.name}"
-        face = Face(self.end, lib.TP_FACE_OBSERVES, dtype, title)
-        self._open_face(face.of_this_process() if self.role else face)
+        self._open_face(Face(self.end, lib.TP_FACE_OBSERVES, dtype, title))
 
     def close(self) -> None:
         if hasattr(self, "_face"):

@@ -139,7 +139,7 @@ class Producer(Role):
 
     def retire(self) -> None:
         super().retire()
-        # A producer looks at its epoch where it has no room left.
+        # An end that outlives the role has no room left, and asks; its epoch is no longer this role's.
         self.local[LIMIT] = self.local[POSITION]
 
     def _is_held_back_by(self, reader: np.void) -> bool:
@@ -148,9 +148,9 @@ class Producer(Role):
 
     def close(self) -> None:
         """Give the role back; what was published stays readable."""
+        if hasattr(self, "_face"):
+            self._face.close()
         if hasattr(self, "end"):
-            # An end that outlives the role has no room left, and asks; its epoch is no longer this role's.
-            self.local[LIMIT] = self.local[POSITION]
             del self.end
             self.slots.detach()
         super().close()

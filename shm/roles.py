@@ -1,7 +1,7 @@
 """Who holds an end of a ring: one process for each role, by a lock that the kernel frees when that process dies.
 
 A role is locked on a descriptor of its own, which no other role and no mapping shares: the lock is free once that is closed, whoever
-still has a view of the bytes. A process forked since then shares it, so take roles after a fork.
+still has a view of the bytes. A process forked since then has neither the lock nor the role: take roles after a fork.
 """
 
 import os
@@ -46,6 +46,7 @@ class Role:
             owner = self.owner()
             self.close()
             raise SegmentError(f"{title} is taken by {owner}: there is one at a time; stop that one, or use another name")
+        _HELD.add(self)
 
     def owner(self) -> str:
         """The process that has, or last had, this role."""
@@ -65,11 +66,14 @@ class Role:
         """The position of the next message, as an int64."""
         return int(self.local[POSITION])
 
+    def retire(self) -> None:
+        """An end that outlives its role, in a kernel's hands or a view's, finds that it has lost it."""
+        self.local[EPOCH] = NO_EPOCH
+
     def close(self) -> None:
-        """Give the role back. The kernel's lock goes with the descriptor, unless a process forked since then shares it."""
+        """Give the role back: the kernel's lock goes with the descriptor."""
         if hasattr(self, "words"):
-            # An end that outlives its role, in a kernel's hands or a view's, finds that it has lost it.
-            self.local[EPOCH] = NO_EPOCH
+            self.retire()
             del self.blocks, self.words, self.record
             self.cursors.detach()
             self._unlock()
@@ -79,6 +83,19 @@ class Role:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+_HELD: "weakref.WeakSet[Role]" = weakref.WeakSet()
+
+
+def _leave_roles_to_parent() -> None:
+    """In a forked child: the parent has the roles, and once it is dead nobody does."""
+    for role in _HELD:
+        role.retire()
+        role._unlock()
+
+
+os.register_at_fork(after_in_child=_leave_roles_to_parent)
 
 
 def role_byte(block: int) -> int:
