@@ -65,7 +65,7 @@ class Producer(Role):
             self._payload[_WHOLE] = message
         elif message is not self.draft:
             self._stage(message)
-        return _push(self._struct) == 1 or self._push_many(None, 1, timeout) == 1
+        return _push(self._struct) == 1 or self._push_staged(timeout)
 
     def push_many(self, array: np.ndarray, timeout: float | None = PATIENCE_S) -> int:
         """Publish the records of `array` in order, one call into C for as many as there is room for, and return how many.
@@ -73,23 +73,25 @@ class Producer(Role):
         They are contiguous, of the ring's size or that less 8 (no sequence): ValueError for others. A full ring is treated as in `push`;
         "wait" waits until no room has come for `timeout` seconds.
         """
-        return self._push_many(array, len(array), timeout)
-
-    def _push_many(self, array: np.ndarray | None, count: int, timeout: float | None) -> int:
-        """Publish `count` records of `array`, or the one that is staged."""
-        if array is not None:
-            rows, row_bytes = rows_of(array, self._struct.slot_bytes, writable=False)
-        done = 0
-        while True:
-            if array is None:
-                done += _push(self._struct)
-            else:
-                done += lib.tp_face_push_many(self._struct, rows + done * row_bytes, row_bytes, count - done)
-            if done == count or not self._make_room(timeout):
-                break
-        if done < count and self._when_full != lib.TP_WHEN_FULL_WAIT:
-            lib.tp_face_drop(self._struct, count - done)
+        rows, row_bytes = rows_of(array, self._struct.slot_bytes, writable=False)
+        count = len(array)
+        done = lib.tp_face_push_many(self._struct, rows, row_bytes, count)
+        while done < count and self._make_room(timeout):
+            done += lib.tp_face_push_many(self._struct, rows + done * row_bytes, row_bytes, count - done)
+        self._give_up(count - done)
         return done
+
+    def _push_staged(self, timeout: float | None) -> bool:
+        """What push does where there was no room."""
+        while self._make_room(timeout):
+            if _push(self._struct) == 1:
+                return True
+        self._give_up(1)
+        return False
+
+    def _give_up(self, count: int) -> None:
+        if count and self._when_full != lib.TP_WHEN_FULL_WAIT:
+            lib.tp_face_drop(self._struct, count)
 
     def _make_room(self, timeout: float | None) -> bool:
         """At a full ring: whether there is room after all, by the ring's rule."""
