@@ -282,9 +282,7 @@ def _hold_life(name: str, fd: int) -> bool:
     """Lock byte 0 for as long as the descriptor lives. False where the file was removed before we could."""
     deadline = time.monotonic() + LIFE_WAIT_S
     while not try_lock(fd, LIFE_BYTE, shared=True):
-        # A cleaner has it: it is gone in a moment, or the cleaner died and it is ours.
-        if os.fstat(fd).st_nlink == 0:
-            return False
+        # A cleaner has it, for a moment: it removes the file, or dies and leaves it to us.
         if time.monotonic() > deadline:
             raise SegmentError(f"segment={name}: a process that removes it has stopped half way; end it and try again")
         time.sleep(0.001)
