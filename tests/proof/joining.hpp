@@ -2,8 +2,8 @@
  * announces the highest limit that its look at the readers may end with, then looks; the joiner announces itself, then looks at
  * the limit. Each puts a full fence between the two, so at least one sees the other.
  *
- * Until it knows where it begins, a joiner holds the producer back at the oldest position it could end with (JOINING). One that dies
- * in that state leaves no position worth resuming from: the next of its name joins again.
+ * Until it knows where it begins, the producer gets no room (JOINING). One that dies in that state leaves no position worth resuming
+ * from: the next of its name joins again.
  */
 #ifndef PROOF_JOINING_HPP
 #define PROOF_JOINING_HPP
@@ -24,31 +24,34 @@ struct joiner
     /* False where it died before it knew its position. */
     bool join(u64 wanted, bool dies)
     {
-        u64 hold = is(join_holds_only_newest) ? newest() : newest() - CAPACITY;
-        shared.reader_position[self].store(at_least(hold, FIRST), mo_relaxed, $);
-        shared.reader_mode[self].store(is(take_trusts_a_joiner) ? GATING : JOINING, mo_release, $);
+        shared.reader_mode[self].store(JOINING, mo_release, $);
         if (!is(join_without_fence))
             FENCE(mo_seq_cst);
         if (dies)
             return false;
-        u64 oldest_safe = at_least(shared.producer_limit.load(mo_acquire, $) - CAPACITY, FIRST);
-        u64 latest = newest();
+        u64 oldest = shared.producer_limit.load(mo_acquire, $) - CAPACITY, latest = newest();
         if (is(join_ignores_the_limit))
-            oldest_safe = at_least(latest - CAPACITY, FIRST);
+            oldest = latest - CAPACITY;
         u64 position = ahead(wanted, latest) > 0 ? latest : wanted;
-        position = at_least(position, oldest_safe);
-        shared.reader_position[self].store(position, mo_release, $);
-        shared.reader_mode[self].store(GATING, mo_release, $);
+        gate(at_least(at_least(position, oldest), FIRST));
         return true;
     }
 
-    /* The role, as TAKE READER takes it: at its own position, unless there is none. */
+    void gate(u64 position)
+    {
+        shared.reader_position[self].store(position, mo_relaxed, $);
+        shared.reader_mode[self].store(GATING, unless(gate_relaxed, mo_release), $);
+    }
+
+    /* The role, as whoever has its lock takes it: where it stood if it gates still, else by joining. The first may die at that. */
     void take(u64 wanted)
     {
-        if (shared.reader_mode[self].load(mo_relaxed, $) == GATING)
+        if (shared.reader_mode[self].load(mo_relaxed, $) == GATING || join(wanted, rl::rand(4) == 0))
             return;
-        while (!join(wanted, rl::rand(4) == 0) && shared.reader_mode[self].load(mo_relaxed, $) != GATING)
-            ;
+        if (is(take_trusts_a_joiner))
+            gate(shared.reader_position[self].load(mo_relaxed, $));
+        else
+            join(wanted, false);
     }
 };
 

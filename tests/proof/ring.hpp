@@ -93,13 +93,15 @@ template <typename payload_t> struct producer_end
         for (int reader = 0; reader != READERS; ++reader)
         {
             u64 mode = shared.reader_mode[reader].load(unless(ask_mode_relaxed, mo_acquire), $);
-            if (mode != GATING && mode != JOINING)
+            if (mode == JOINING && !is(ask_ignores_joining) && !is(ask_trusts_a_joiner))
+                furthest_behind = CAPACITY;
+            if (mode != GATING && !(mode == JOINING && is(ask_trusts_a_joiner)))
                 continue;
             i64 behind = ahead(position, shared.reader_position[reader].load(unless(ask_position_relaxed, mo_acquire), $));
             if (behind > furthest_behind)
                 furthest_behind = behind;
         }
-        if (furthest_behind > CAPACITY && !is(ask_lowers_the_limit))
+        if (furthest_behind > CAPACITY)
             furthest_behind = CAPACITY;
         return position - furthest_behind;
     }

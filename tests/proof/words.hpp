@@ -21,10 +21,11 @@
     X(room_for_one_too_many)     \
     X(ask_without_fence)         \
     X(ask_announces_nothing)     \
-    X(ask_lowers_the_limit)      \
+    X(ask_trusts_a_joiner)       \
     X(join_without_fence)        \
     X(join_ignores_the_limit)    \
-    X(join_holds_only_newest)    \
+    X(ask_ignores_joining)       \
+    X(gate_relaxed)              \
     X(take_trusts_a_joiner)      \
     X(mark_missing)              \
     X(mark_without_fence)        \
