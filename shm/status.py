@@ -19,7 +19,7 @@ from shm.identity import WHEN_FULL_NAMES
 from shm.layout import IDENTITY, PRODUCER
 from shm.ring import Ring
 from shm.roles import decoded, unsigned, wrapped
-from shm.segment import Placement, SegmentError
+from shm.segment import LIFE_BYTE, Placement, Segment, SegmentError
 
 HUNG_AFTER_MS = 1000.0
 MODE_NAMES = {
@@ -29,9 +29,6 @@ MODE_NAMES = {
     lib.TP_READER_JOINING: "joining",
 }
 WAITED_FOR = ("gating", "joining")
-
-# The byte that everyone attached to a segment holds for reading (shm/layout.h).
-_LIFE_BYTE = 0
 
 
 @dataclass(frozen=True)
@@ -152,9 +149,14 @@ def watch(name: str) -> Ring:
     SegmentError names what does not fit.
     """
     ring = Ring.attach(name)
-    for segment in (ring.slots, ring.cursors):
-        locks.unlock(segment.fd, _LIFE_BYTE)
+    only_watches(ring.slots, ring.cursors)
     return ring
+
+
+def only_watches(*segments: Segment) -> None:
+    """Give up the life lock of segments that this process only looks at."""
+    for each in segments:
+        locks.unlock(each.fd, LIFE_BYTE)
 
 
 def status(ring: Ring, *, tsc_hz: float | None = None, hung_after_ms: float = HUNG_AFTER_MS, placement: bool = False) -> RingStatus:
@@ -170,8 +172,8 @@ def status(ring: Ring, *, tsc_hz: float | None = None, hung_after_ms: float = HU
     geometry, identity = ring.geometry, _identity(ring)
     created_ns = int(identity["created_ns"])
     return RingStatus(
-        name=ring.name,
-        instance=instance_of(ring.name),
+        name=printable(ring.name),
+        instance=printable(instance_of(ring.name)),
         capacity=ring.capacity,
         record_bytes=geometry.record_bytes,
         when_full=WHEN_FULL_NAMES[geometry.when_full],
