@@ -1,12 +1,14 @@
 """Segments: what is created is what is attached to, everything else is refused by name, and nothing stays behind."""
 
 import errno
+import grp
 import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from shm._shim import lib
 from shm.layout import IDENTITY, schema_hash, schema_of
 from shm.segment import SHM, Geometry, Segment, SegmentError
 from shm.table import Board, Table
+from tests.private_mounts import in_private_mounts
 
 RECORD = np.dtype([("version", "u8"), ("px", "i8"), ("rest", "u8", (6,))])
 SCHEMA = schema_of(record=RECORD)
@@ -266,6 +269,180 @@ def test_a_segment_of_another_owner_is_refused(made: Segment) -> None:
     os.chown(SHM / made.name, 12_345, -1)
     with pytest.raises(SegmentError, match=f"owner uid=12345, expected {os.geteuid()}, or mode=0o660 of a group of ours"):
         attach(made.name)
+
+
+def as_somebody(uid: int, gid: int, *groups: int) -> None:
+    """Give up being root, for good."""
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="being several users takes root")
+GROUP = grp.getgrgid(max(entry.gr_gid for entry in grp.getgrall() if entry.gr_gid < 60_000))
+
+
+@needs_root
+@pytest.mark.parametrize("group", [GROUP.gr_name, GROUP.gr_gid])
+def test_a_group_shares_a_segment_that_was_made_for_it_and_no_one_else_does(instance: str, group: str | int) -> None:
+    before = os.umask(0o777)
+    shared = segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA), mode=0o660, group=group)
+    os.umask(before)
+    status = (SHM / instance).stat()
+    assert (status.st_mode & 0o7777, status.st_gid, status.st_uid) == (0o660, GROUP.gr_gid, 0)
+
+    def member() -> None:
+        as_somebody(12_345, 12_345, GROUP.gr_gid)
+        segment.attach(instance, lib.TP_KIND_TABLE).data[:] = 4
+        assert not segment.remove_if_dead(instance)
+
+    def stranger() -> None:
+        as_somebody(12_345, 12_345)
+        for writable in (True, False):
+            with pytest.raises(SegmentError, match="cannot open it: Permission denied"):
+                segment.attach(instance, lib.TP_KIND_TABLE, writable=writable)
+
+    in_private_mounts(work=member)
+    in_private_mounts(work=stranger)
+    assert shared.data.tolist() == [4] * 512
+    with pytest.raises(SegmentError, match="mode=0o660 lets others in, expected at most 0o600"):
+        segment.attach(instance, lib.TP_KIND_TABLE, mode=0o600)
+    shared.unlink()
+
+
+@needs_root
+def test_a_segment_of_another_member_of_a_group_is_ours_to_use(instance: str) -> None:
+    shared = segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA), mode=0o660, group=GROUP.gr_gid)
+    os.chown(SHM / instance, 12_345, -1)
+
+    def member() -> None:
+        as_somebody(12_346, GROUP.gr_gid)
+        segment.attach(instance, lib.TP_KIND_TABLE)
+
+    def root_of_another_group() -> None:
+        os.setgroups([])
+        with pytest.raises(SegmentError, match="owner uid=12345, expected 0, or mode=0o660 of a group of ours"):
+            segment.attach(instance, lib.TP_KIND_TABLE)
+
+    in_private_mounts(work=member)
+    in_private_mounts(work=root_of_another_group)
+    (SHM / instance).chmod(0o600)
+    with pytest.raises(SegmentError, match="owner uid=12345"):
+        segment.attach(instance, lib.TP_KIND_TABLE)
+    shared.unlink()
+
+
+@needs_root
+def test_a_group_that_this_user_is_not_in_is_an_error_that_leaves_nothing(instance: str) -> None:
+    def work() -> None:
+        as_somebody(12_345, 12_345)
+        with pytest.raises(SegmentError, match=f"segment={instance}: group={GROUP.gr_name}: this user is not in it; `groups`"):
+            segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA), mode=0o660, group=GROUP.gr_name)
+        assert segment.names(instance) == []
+
+    in_private_mounts(work=work)
+
+
+@pytest.mark.parametrize("group", ["no-such-group", 4_000_000_000, -5, 1 << 70])
+def test_a_group_that_does_not_exist_is_an_error_that_leaves_nothing(instance: str, group: str | int) -> None:
+    with pytest.raises(SegmentError, match=f"segment={instance}: group={group}: there is no such group"):
+        segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA), mode=0o660, group=group)
+    assert segment.names(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "group"), [(0o660, None), (0o600, GROUP.gr_name), (0o666, GROUP.gr_name), (0o640, GROUP.gr_name), (0o400, None)]
+)
+def test_a_mode_is_for_us_alone_or_for_a_group(instance: str, mode: int, group: str | None) -> None:
+    with pytest.raises(ValueError, match=f"mode=0o{mode:o} group={group}: expected mode=0o600, or mode=0o660 and a group"):
+        segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA), mode=mode, group=group)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_the_umask_decides_nothing(instance: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        shared = segment.create(Geometry(instance, lib.TP_KIND_TABLE, 8, 64, SCHEMA))
+    finally:
+        os.umask(before)
+    assert (SHM / instance).stat().st_mode & 0o7777 == 0o600
+    shared.unlink()
+
+
+# Schemas that are none
+
+
+HOSTILE_SCHEMAS = [
+    (b"", "expected JSON"),
+    (b"\xff\xfe{}", "is not UTF-8 at byte=0"),
+    (b"{", "expected JSON"),
+    (b"[" * 8_000, "expected JSON"),
+    (b"1" * 5_000, "expected JSON"),
+    (b"null", 'expected {"bytes": n'),
+    (b"[]", 'expected {"bytes": n'),
+    (b'"text"', 'expected {"bytes": n'),
+    (b'{"bytes":64}', 'expected {"bytes": n'),
+    (b'{"bytes":64,"variants":[]}', 'expected {"bytes": n'),
+    (b'{"bytes":64,"variants":{},"more":1}', 'expected {"bytes": n'),
+    (b'{"bytes":63,"variants":{}}', "bytes=63, expected record_bytes=64"),
+    (b'{"bytes":true,"variants":{}}', "bytes=True"),
+    (b'{"bytes":64.0,"variants":{}}', "bytes=64.0"),
+    (b'{"bytes":"64","variants":{}}', "bytes='64'"),
+    (b'{"bytes":NaN,"variants":{}}', "bytes=nan"),
+    (b'{"bytes":64,"variants":{"a":1}}', "variant 'a': expected a printable name, and its fields"),
+    (b'{"bytes":64,"variants":{"a\\u001b[2J":{}}}', "variant 'a\\\\x1b"),
+    (b'{"bytes":64,"variants":{"\\ud800":{}}}', "variant '\\\\ud800'"),
+    (b'{"bytes":64,"variants":{"a":{"x":1}}}', "field 'x'=1: expected a printable name, and .format, offset. within 64 bytes"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8"]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8",-8]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8",true]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8",57]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8[9]",0]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8[9999][9999][9999]",0]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["U9999",0]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["O",0]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["O8",0]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x":["i8",{"y":0}]}}}', "field 'x'"),
+    (b'{"bytes":64,"variants":{"a":{"x\\n":["i8",0]}}}', "printable"),
+    (b'{"bytes":64,"variants":{"a":{}},"kinds":7}', "kinds=7: expected .field, {value: variant}."),
+    (b'{"bytes":64,"variants":{"a":{}},"kinds":["x",{"one":"a"}]}', "kinds="),
+    (b'{"bytes":64,"variants":{"a":{}},"kinds":["x",{"1":"b"}]}', "kinds="),
+    (b'{"bytes":64,"variants":{"a":{}},"kinds":["x",{"1":["a"]}]}', "kinds="),
+    (b'{"bytes":64,"variants":{"a":{}},"kinds":[{},{}]}', "kinds="),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), HOSTILE_SCHEMAS, ids=range(len(HOSTILE_SCHEMAS)))
+def test_a_schema_that_is_none_is_refused_by_what_it_says(made: Segment, text: bytes, complaint: str) -> None:
+    """Written by someone who knows how to make its hash fit."""
+
+    def change(identity: np.void) -> None:
+        identity["schema_bytes"] = len(text)
+        identity["schema_hash"] = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+    rewrite(made.name, change)
+    with (SHM / made.name).open("r+b") as file:
+        file.seek(lib.TP_SCHEMA_OFFSET)
+        file.write(text)
+    for schema in (SCHEMA, None):
+        with pytest.raises(SegmentError, match=f"segment={made.name}: schema.*{complaint}") as refusal:
+            segment.attach(made.name, lib.TP_KIND_RING, schema)
+        assert str(refusal.value).isprintable()
+        assert len(str(refusal.value)) < 400
+
+
+def test_a_schema_that_is_one_is_taken_where_none_is_asked_for(instance: str) -> None:
+    for text in (
+        SCHEMA,
+        '{"bytes":64,"variants":{}}',
+        '{"bytes":64,"variants":{"a":{"x":["u1[24]",40],"y":["f8[2][2]",8],"z":["S8",0]},"b":{}},"kinds":["x",{"1":"a","-2":"b"}]}',
+    ):
+        shared = segment.create(Geometry(instance, lib.TP_KIND_RING, 8, 64, text))
+        attached = segment.attach(instance, lib.TP_KIND_RING)
+        assert attached.geometry.schema == text
+        attached.detach()
+        shared.unlink()
+        shared.detach()
 
 
 def test_a_refused_attacher_keeps_no_file_and_no_mapping(made: Segment) -> None:
