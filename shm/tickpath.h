@@ -278,7 +278,8 @@ static inline uint64_t tp_join(const struct tp_producer *producer, struct tp_rea
 /* The end of a join: from now on the producer waits for this reader, at `position`. */
 static inline void tp_gate(struct tp_reader *block, uint64_t position)
 {
-    tp_store_relaxed(&block->position, position);
+    /* SYNC POINT (tp_slowest_reader's acquire): a look that began before this reader last left may meet this position under that mode. */
+    tp_store_release(&block->position, position);
     /* SYNC POINT (tp_slowest_reader's acquire): whoever sees the mode sees the position. */
     tp_set_mode(block, TP_READER_GATING);
 }

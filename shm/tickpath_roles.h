@@ -385,7 +385,8 @@ static inline int tp_lock_spare(struct tp_reader_role *role, const char *name, e
             continue;
         tp_store_relaxed(&block->lost, 0);
         tp_store_relaxed(&block->heartbeat, 0);
-        tp_store_relaxed(&block->position, tp_ring_wanted(ring, oldest, newest, start, position));
+        /* SYNC POINT (tp_slowest_reader's acquire), as in tp_gate. */
+        tp_store_release(&block->position, tp_ring_wanted(ring, oldest, newest, start, position));
         tp_store_name(block->name, name);
         *found = k;
         return 0;

@@ -92,16 +92,34 @@ static inline void *tp_claim_within(struct tp_producer_end *end, uint64_t timeou
     return slot;
 }
 
-/* A slot by the ring's own rule for a full one: wait; give up at once, counted; or let the dead go, then wait, then give up, counted. */
+/* tp_claim, again and again for `timeout_ns` at most, letting readers go that are dead, or die meanwhile, and hold the ring up. */
+static inline void *tp_claim_evicting(struct tp_producer_role *role, uint64_t timeout_ns)
+{
+    struct tp_wait wait = tp_wait_for(timeout_ns);
+    for (;;) {
+        if (wait.looks >= TP_SPINS || wait.looks % 64 == 0)
+            tp_evict_dead(role);
+        void *slot = tp_claim(&role->end);
+        if (slot != NULL || tp_is_fenced(role->words) || !tp_wait_a_little(&wait))
+            return slot;
+        if (wait.looks >= TP_SPINS)
+            tp_producer_beat(&role->end);
+    }
+}
+
+/* A slot by the ring's own rule for a full one: wait; give up at once, counted; or let the dead go, wait for the living, then give up,
+ * counted. */
 static inline void *tp_claim_or_drop(struct tp_producer_role *role, uint64_t timeout_ns)
 {
     uint32_t when_full = role->ring.slots.identity.when_full;
     void *slot = tp_claim(&role->end);
-    if (slot == NULL && when_full == TP_WHEN_FULL_EVICT && tp_evict_dead(role) > 0)
-        slot = tp_claim(&role->end);
-    if (slot == NULL && when_full != TP_WHEN_FULL_DROP)
-        slot = tp_claim_within(&role->end, timeout_ns);
-    if (slot == NULL && when_full != TP_WHEN_FULL_WAIT)
+    if (slot != NULL)
+        return slot;
+    if (when_full == TP_WHEN_FULL_WAIT)
+        return tp_claim_within(&role->end, timeout_ns);
+    if (when_full == TP_WHEN_FULL_EVICT)
+        slot = tp_claim_evicting(role, timeout_ns);
+    if (slot == NULL && !tp_is_fenced(role->words))
         tp_drop(&role->end);
     return slot;
 }
