@@ -112,12 +112,10 @@ static inline void *tp_claim_evicting(struct tp_producer_role *role, uint64_t ti
 static inline void *tp_claim_or_drop(struct tp_producer_role *role, uint64_t timeout_ns)
 {
     uint32_t when_full = role->ring.slots.identity.when_full;
-    void *slot = tp_claim(&role->end);
-    if (slot != NULL)
-        return slot;
     if (when_full == TP_WHEN_FULL_WAIT)
         return tp_claim_within(&role->end, timeout_ns);
-    if (when_full == TP_WHEN_FULL_EVICT)
+    void *slot = tp_claim(&role->end);
+    if (slot == NULL && when_full == TP_WHEN_FULL_EVICT)
         slot = tp_claim_evicting(role, timeout_ns);
     if (slot == NULL && !tp_is_fenced(role->words))
         tp_drop(&role->end);

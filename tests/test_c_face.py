@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shm.hot import LOST, LOST_FROM, LOST_NOW, POSITION
+from shm.hot import FENCED, LOST, LOST_FROM, LOST_NOW, POSITION
 from shm.layout import IDENTITY, schema_hash, schema_of
 from shm.ring import Ring, cursor_name
 from shm.segment import SHM, SegmentError
@@ -387,13 +387,25 @@ def test_a_reader_in_c_that_was_replaced_gives_nothing_back(name: str, driver: P
     with ring_of(name, 8) as ring, End(driver, "reader", name, "reader") as into:
         write(ring.producer(MESSAGE).end, 0, 4)
         assert into.tell("next 0") == "got 0"
-        ring.cursors.geometry  # noqa: B018
         with (SHM / cursor_name(name)).open("r+b") as file:
             raw = np.memmap(file, np.uint64, mode="r+")
             raw[(8192 + 128) // 8 + 1] += 1
             del raw
         assert into.tell("release") == "fenced 1"
         assert int(ring.readers()[0]["position"]) == 0
+
+
+def test_a_producer_in_c_that_was_replaced_gets_no_room(name: str, driver: Path) -> None:
+    with ring_of(name, 4) as ring, End(driver, "producer", name) as out:
+        into = ring.consumer("reader", MESSAGE)
+        assert [out.tell(f"push {number} 0") for number in range(4)] == [f"pushed {number}" for number in range(4)]
+        assert numbers_read(into.end) == [0, 1, 2, 3]
+        with (SHM / cursor_name(name)).open("r+b") as file:
+            raw = np.memmap(file, np.uint64, mode="r+")
+            raw[8192 // 8] += 1
+            del raw
+        assert out.tell(f"push 4 {60 * SECOND}") == "full 4", "at once, although there is room"
+        assert out.local()[FENCED] == 1 and numbers_read(into.end) == []
 
 
 def test_unknown_names_are_refused(name: str, driver: Path) -> None:

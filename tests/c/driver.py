@@ -10,6 +10,8 @@ from typing import Self
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+# Where the headers are that are tested: mutated ones, now and then.
+HEADERS = Path(os.environ.get("TICKPATH_HEADERS", ROOT / "shm"))
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 ANSWER_S = 60
 
@@ -19,7 +21,7 @@ def compiler(name: str) -> str | None:
     return shutil.which(name)
 
 
-def build(source: Path, program: Path, *flags: str, cc: str = "gcc", headers: Path = ROOT / "shm") -> Path:
+def build(source: Path, program: Path, *flags: str, cc: str = "gcc", headers: Path = HEADERS) -> Path:
     """Compile one C or C++ source against the headers. The compiler's words are the failure."""
     standard = "-std=c++17" if source.suffix == ".cpp" else "-std=c11"
     command = [cc, standard, "-O2", *WARNINGS, f"-I{headers}", *flags, str(source), "-o", str(program)]
