@@ -77,8 +77,10 @@ public:
             return;
         if (looks_ == looks_max)
             since_ = Clock::now();
-        else if (Clock::now() - since_ > patience)
+        else if (Clock::now() - since_ > patience) {
+            std::fprintf(stderr, "nothing moved for 20 s: the other process died, or has no core to run on\n");
             _exit(1);
+        }
     }
 
 private:
@@ -186,12 +188,22 @@ bool pin(int cpu)
 template <typename Shared>
 Shared *shared()
 {
-    void *memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void *memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         std::perror("mmap");
         std::exit(1);
     }
+    std::memset(memory, 0, sizeof(Shared));
     return new (memory) Shared();
+}
+
+/* A forked process has the memory, but not yet the pages in its table. */
+template <typename Shared>
+void touch(const Shared *shared)
+{
+    const auto *bytes = reinterpret_cast<const volatile unsigned char *>(shared);
+    for (std::size_t at = 0; at < sizeof(Shared); at += 4096)
+        (void)bytes[at];
 }
 
 struct Rig {
@@ -215,6 +227,7 @@ double measure(const Rig &rig)
     if (reader == 0) {
         if (!pin(rig.cpu_b))
             _exit(1);
+        touch(queue);
         signals->ready = 1;
         signals->wrong = Way::read(*queue, rig.messages);
         signals->finished = 1;

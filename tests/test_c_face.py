@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -605,6 +606,27 @@ def test_c_and_kernel_ends_agree_with_a_model(name: str, driver: Path, capacity:
                 writes_in_c = not writes_in_c
                 out = stack.enter_context(End(driver, "producer", name)) if writes_in_c else ring.producer(MESSAGE)  # type: ignore[arg-type]
         assert published > 3 * capacity, "the ring never wrapped"
+
+
+def test_the_peer_that_the_ring_is_measured_beside(tmp_path: Path) -> None:
+    """Built and called as perf/bench_ring.py does; it checks every byte itself."""
+    source = ROOT / "perf" / "peer_boost.cpp"
+    if compiler("g++") is None:
+        pytest.skip("g++ is not installed")
+    finished = subprocess.run(
+        ["g++", "-std=c++17", "-O3", str(source), "-o", str(tmp_path / "peer"), "-pthread"], capture_output=True, text=True, timeout=300
+    )
+    if "boost/lockfree" in finished.stderr and "No such file" in finished.stderr:
+        pytest.skip("libboost-dev is not installed")
+    assert finished.returncode == 0, finished.stderr
+    cpus = sorted(os.sched_getaffinity(0))
+    said = subprocess.run([str(tmp_path / "peer"), str(cpus[0]), str(cpus[-1]), "2000", "256"], capture_output=True, text=True, timeout=120)
+    assert said.returncode == 0, said.stderr
+    figures = json.loads(said.stdout)
+    ways = {name: value for name, value in figures.items() if name.endswith("_mps") and name != "best_mps"}
+    assert (figures["capacity"], figures["messages"]) == (256, 2000)
+    assert figures["best_mps"] == max(ways.values()) == ways[f"{figures['best']}_mps"] > 0
+    assert subprocess.run([str(tmp_path / "peer"), "0", "1", "10", "100"], capture_output=True, timeout=60).returncode == 2
 
 
 def test_the_interpreter_is_not_needed_at_run_time(driver: Path) -> None:
