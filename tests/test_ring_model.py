@@ -233,7 +233,11 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.out is not None)
     @rule()
     def evict(self) -> None:
-        gone = [name for name, reader in self.model.readers.items() if reader.role is None and not reader.evicted]
+        """Only the dead that the ring is full because of."""
+        full = self.model.published - self.capacity
+        gone = [
+            name for name, reader in self.model.readers.items() if reader.role is None and not reader.evicted and reader.released == full
+        ]
         assert sorted(self.out.evict_dead()) == sorted(gone)
         for name in gone:
             self.model.readers[name].evicted = True
