@@ -41,7 +41,7 @@ def clean(instance: str | None = None, *, dry_run: bool = False) -> Cleaned:
         groups.setdefault(instance_of(name) or name, []).append(name)
     for group, members in groups.items():
         if pids := _attached(members):
-            who = ", ".join(map(described, pids)) if pids != {0} else "processes of another user"
+            who = ", ".join(map(described, pids)) if pids != {0} else "a process that this user may not see"
             cleaned.kept.append(Kept(printable(group), printable(f"{who} attached"), True))
             continue
         for name in members:
@@ -56,7 +56,7 @@ def clean(instance: str | None = None, *, dry_run: bool = False) -> Cleaned:
 def _attached(members: list[str]) -> set[int]:
     """The pids of those attached to any of the segments; {0} where there are some, and this user may not see them."""
     held = [name for name in members if segment.is_attached(name)]
-    return {pid for name in held for pid in segment.attached_pids(name)} - {os.getpid()} or {0} if held else set()
+    return {pid for name in held for pid in segment.attached_pids(name)} or {0} if held else set()
 
 
 def _why_not(name: str) -> str | None:

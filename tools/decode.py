@@ -75,7 +75,7 @@ class Decoder:
     """Records of one segment as dictionaries, by the schema that it carries. ValueError for a schema that describes nothing."""
 
     def __init__(self, geometry: Geometry) -> None:
-        self.dtypes = dtypes_of(geometry.schema)
+        self.dtypes = {variant: _without_text(dtype) for variant, dtype in dtypes_of(geometry.schema).items()}
         if not self.dtypes:
             raise ValueError(f"segment={geometry.name}: its schema describes no record")
         self.kind_field, self.variants = kinds_of(geometry.schema) or ("", {})
@@ -107,13 +107,17 @@ class Decoder:
         """The variant and its fields by name, as plain values."""
         variant = self.variant_of(record)
         dtype = self.common if variant is None else self.dtypes[variant]
-        try:
-            values = np.frombuffer(record, dtype, 1)[0].item()
-        except ValueError:
-            # Text of a U field that is no Unicode.
-            return variant, {"bytes": f"0x{record.hex()}"}
+        values = np.frombuffer(record, dtype, 1)[0].item()
         named = {name: _plain(value) for name, value in zip(dtype.names or (), values, strict=True) if name != self.hidden}
         return variant, named
+
+
+def _without_text(dtype: np.dtype) -> np.dtype:
+    """The same record with its U fields as bytes: numpy makes Python text of what is no Unicode, which nothing can print."""
+    places = dict(dtype.fields or {})
+    formats = [(np.void, place[0].itemsize) if place[0].base.kind == "U" else place[0] for place in places.values()]
+    offsets = [place[1] for place in places.values()]
+    return np.dtype({"names": list(places), "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize})
 
 
 def position_of(text: str | None) -> At | None:
@@ -280,6 +284,11 @@ class Tail:
                     nap = NAP_S
                     yield items
                     continue
+                if not follow and nap == NAP_MAX_S:
+                    # Published, and not to be read: no producer does this.
+                    at = unsigned(int(observer.end.local[POSITION]))
+                    yield [Event("damaged", f"position {at} cannot be read: its slot is damaged", {"from": at})]
+                    return
                 if self._is_removed():
                     yield [Event("removed", f"{printable(self.ring.name)} was removed", {"ring": printable(self.ring.name)})]
                     return
