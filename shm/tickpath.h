@@ -163,6 +163,9 @@ static inline int tp_ask_readers(struct tp_producer_end *end, uint64_t wanted)
     tp_store_relaxed(&end->block->limit, position + end->capacity);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     uint64_t limit = tp_slowest_reader(end->readers, end->reader_count, position, end->capacity) + end->capacity;
+    /* Room that was had once is never given back: a slot in it may have been begun, and a joining reader trusts the published limit. */
+    if (tp_ahead(limit, local[TP_LIMIT]) < 0)
+        limit = local[TP_LIMIT];
     tp_keep(local, TP_LIMIT, limit);
     tp_store_release(&end->block->limit, limit);
     if (tp_ahead(wanted, limit) <= 0)

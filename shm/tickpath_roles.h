@@ -63,10 +63,10 @@ static inline int tp_check_pair(const struct tp_ring *ring, struct tp_error *err
 {
     const struct tp_identity *slots = &ring->slots.identity, *cursors = &ring->cursors.identity;
     if (cursors->readers != slots->readers || cursors->build_hash != slots->build_hash || cursors->creator_pid != slots->creator_pid ||
-        cursors->creator_start != slots->creator_start)
-        return tp_fail(error, EPROTO, "ring=%s: its cursors have readers=%u creator_pid=%llu, expected %u and %llu: of another ring",
-                       ring->name, cursors->readers, (unsigned long long)cursors->creator_pid, slots->readers,
-                       (unsigned long long)slots->creator_pid);
+        cursors->creator_start != slots->creator_start || cursors->created_ns != slots->created_ns)
+        return tp_fail(error, EPROTO, "ring=%s: its cursors have readers=%u created_ns=%llu, expected %u and %llu: of another ring",
+                       ring->name, cursors->readers, (unsigned long long)cursors->created_ns, slots->readers,
+                       (unsigned long long)slots->created_ns);
     if (!tp_is_linked(ring->slots.fd) || !tp_is_linked(ring->cursors.fd))
         return tp_fail(error, EAGAIN, "ring=%s: it was removed this moment", ring->name);
     return 0;
@@ -226,12 +226,16 @@ static inline int tp_open_producer(struct tp_producer_role *role, const char *na
     tp_read_line("/proc/self/comm", program, sizeof program);
     tp_store_name(block->name, program);
     tp_introduce(&block->pid, &block->start, &block->epoch, role->words);
-    role->words[TP_POSITION] = role->words[TP_LIMIT] = tp_ring_newest(ring);
+    /* A slot that the last one died in is this one's to write: its mark says that there was room for it. */
+    uint64_t newest = tp_ring_newest(ring), capacity = ring->slots.identity.capacity, bytes = ring->slots.identity.record_bytes;
+    int is_begun = tp_load_acquire(tp_slot_at(tp_ring_slots(ring), capacity, bytes, newest)) == newest;
+    role->words[TP_POSITION] = newest;
+    role->words[TP_LIMIT] = newest + (uint64_t)is_begun;
     role->words[TP_WAITS] = tp_load_acquire(&block->waits);
     role->words[TP_DROPPED] = tp_load_acquire(&block->dropped);
     role->end.slots = tp_ring_slots(ring);
-    role->end.capacity = ring->slots.identity.capacity;
-    role->end.slot_bytes = ring->slots.identity.record_bytes;
+    role->end.capacity = capacity;
+    role->end.slot_bytes = bytes;
     role->end.readers = tp_ring_readers(ring);
     role->end.reader_count = ring->slots.identity.readers;
     role->end.block = block;

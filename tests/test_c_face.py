@@ -457,7 +457,7 @@ WRONG_IN_A_RING = [
     ("capacity", 1 << 58), ("record_bytes", 0), ("record_bytes", 8), ("record_bytes", 65), ("record_bytes", 128),
     ("record_bytes", HUGE - 63),
     ("readers", 16), ("readers", 2), ("readers", 1 << 31), ("when_full", 3), ("schema_bytes", 8065), ("schema_bytes", (1 << 32) - 1),
-    ("page_bytes", 0), ("page_bytes", 2048), ("page_bytes", HUGE), ("creator_pid", 1), ("creator_start", 1), ("build_hash", 5),
+    ("page_bytes", 0), ("page_bytes", 2048), ("page_bytes", HUGE), ("creator_pid", 1), ("creator_start", 1), ("created_ns", 1), ("build_hash", 5),
 ]  # fmt: skip
 
 

@@ -310,6 +310,34 @@ def test_a_reader_that_dies_while_it_joins(mortal: Path, first: str, capacity: i
 
 @every_ring[0]
 @pytest.mark.parametrize("capacity", [2, 4, 64])
+@pytest.mark.parametrize("successor", ["kernel", "C"])
+def test_a_joiner_does_not_begin_in_the_slot_that_a_producer_died_in(mortal: Path, first: str, capacity: int, successor: str) -> None:
+    """The producer died inside a slot, a reader dies while it joins, the next producer looks at the readers, and the next reader joins."""
+    with stage_of(first, capacity, 64, [], spare=1) as stage:
+        with stage.ring.producer(stage.dtype) as out:
+            assert write(out.end, 0, capacity) == capacity
+        subprocess.run([str(mortal), "producer", stage.name, "--", f"fill {capacity}"], timeout=60, check=True, capture_output=True)
+        stage.keep()
+        for _ in stage.deaths(mortal, "joining", stage.name, "late", "oldest", "0"):
+            done = 0
+            if successor == "C":
+                script = [f"push {number} 0" for number in range(capacity, 2 * capacity)]
+                lines = subprocess.run(
+                    [str(mortal), "producer", stage.name, "--", *script], timeout=60, check=True, capture_output=True, text=True
+                )
+                done = len(said(lines.stdout.splitlines(), "pushed"))
+            with contextlib.ExitStack() as stack:
+                out = stack.enter_context(stage.ring.producer(stage.dtype))
+                done += write(out.end, capacity + done, capacity - done)
+                back = stack.enter_context(stage.ring.join("late", stage.dtype, at="oldest"))
+                begins = stage.count(back.position)
+                assert numbers_read(back.end) == list(range(begins, capacity + done)), "it waits for what will never be there"
+                assert write(out.end, capacity + done, capacity + 1) == capacity
+                assert numbers_read(back.end) == list(range(capacity + done, 2 * capacity + done))
+
+
+@every_ring[0]
+@pytest.mark.parametrize("capacity", [2, 4, 64])
 def test_one_that_dies_while_it_joins_holds_nobody_up_who_evicts(mortal: Path, first: str, capacity: int) -> None:
     with stage_of(first, capacity, 64, [], spare=1, when_full="evict") as stage:
         out = stage.ring.producer(stage.dtype)
@@ -328,7 +356,9 @@ def test_one_that_dies_while_it_joins_holds_nobody_up_who_evicts(mortal: Path, f
 
 @every_ring[0]
 @pytest.mark.parametrize("capacity", [2, 4, 64])
-def test_a_reader_that_dies_on_its_way_back_is_told_once_what_it_missed(mortal: Path, first: str, capacity: int) -> None:
+@pytest.mark.parametrize("in_c", [False, True])
+def test_a_reader_that_dies_on_its_way_back_is_told_once_what_it_missed(mortal: Path, first: str, capacity: int, in_c: bool) -> None:
+    """The next one is Python, or C and then Python."""
     with stage_of(first, capacity, 64, ["reader"], when_full="evict") as stage:
         out = stage.ring.producer(stage.dtype)
         assert write(out.end, 0, capacity) == capacity and out.evict_dead() == ["reader"]
@@ -340,6 +370,8 @@ def test_a_reader_that_dies_on_its_way_back_is_told_once_what_it_missed(mortal: 
         for _ in stage.deaths(mortal, "reader", stage.name, "reader"):
             mode = int(stage.block(0)["mode"])
             modes.add(mode)
+            if in_c:
+                subprocess.run([str(mortal), "reader", stage.name, "reader"], timeout=60, check=True, capture_output=True)
             with stage.ring.consumer("reader", stage.dtype) as back:
                 begins = stage.count(back.position)
                 assert published - capacity <= begins <= published
