@@ -51,8 +51,11 @@ struct tp_reader_role {
 
 /* The ring */
 
+/* Nothing happens to one that is closed, or all zeros. Its end must not be used any more. */
 static inline void tp_ring_close(struct tp_ring *ring)
 {
+    if (ring->slots.memory == NULL)
+        return;
     tp_segment_close(&ring->slots);
     tp_segment_close(&ring->cursors);
 }

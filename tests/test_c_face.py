@@ -17,10 +17,12 @@ import pytest
 
 from shm.hot import FENCED, LOST, LOST_FROM, LOST_NOW, POSITION
 from shm.layout import IDENTITY, schema_hash, schema_of
+from shm.memory import Memory
 from shm.ring import Ring, cursor_name
 from shm.segment import SHM, SegmentError
 from tests.c.driver import HERE, ROOT, WARNINGS, End, build, compiler
 from tests.c.kernels import message, read, watch, write
+from tests.private_mounts import in_private_mounts
 
 SEED = int(os.environ.get("TICKPATH_SEED", random.randrange(1 << 30)))
 EXAMPLES = ROOT / "shm" / "examples"
@@ -296,6 +298,56 @@ def test_a_block_that_somebody_left_is_new_to_the_next_one(name: str, driver: Pa
             assert second.local()[POSITION] >= 100
 
 
+# Plain Python at one end, C at the other
+
+
+def payload_of(number: int) -> bytes:
+    words = [number, *((((number + k) * 0x9E3779B97F4A7C15) % (1 << 64)) ^ k for k in range(1, 7))]
+    return np.array(words, np.uint64).tobytes()
+
+
+def test_plain_python_writes_for_c(name: str, driver: Path) -> None:
+    with ring_of(name, 8) as ring, End(driver, "reader", name, "reader") as into, End(driver, "observer", name, "-", "newest", "0") as seen:
+        out = ring.producer(MESSAGE)
+        for lap in range(5):
+            batch = range(8 * lap, 8 * lap + 8)
+            assert all(out.push(payload_of(number)) for number in batch)
+            assert not out.push(payload_of(0), timeout=0)
+            assert [into.tell("next 0") for _ in batch] == [seen.tell("observe 0") for _ in batch] == [f"got {number}" for number in batch]
+            into.tell("release")
+
+
+def test_c_writes_for_plain_python(name: str, driver: Path) -> None:
+    with ring_of(name, 8) as ring, End(driver, "producer", name) as out:
+        into, seen = ring.consumer("reader", MESSAGE), ring.observer(MESSAGE)
+        for lap in range(5):
+            batch = range(8 * lap, 8 * lap + 8)
+            assert [out.tell(f"push {number} 0") for number in batch] == [f"pushed {number}" for number in batch]
+            assert [into.poll_bytes() for _ in batch] == [payload_of(number) for number in batch]
+            assert into.poll_bytes() is None
+            into.release()
+            rows = np.zeros(16, MESSAGE)
+            assert seen.poll_many(rows) == 8 and rows["words"][:8, 0].tolist() == list(batch)
+
+
+def test_the_c_example_feeds_plain_python(name: str, examples: Path) -> None:
+    count = 200_000
+    with ring_of(name, 4096, ("strategy",), QUOTE) as ring:
+        into = ring.consumer("strategy", QUOTE)
+        producer = subprocess.Popen([str(examples / "producer"), name, str(count)], stdout=subprocess.DEVNULL)
+        try:
+            rows, done = np.zeros(4096, QUOTE), 0
+            while done < count:
+                got = into.poll_many(rows, timeout=60)
+                assert got and (rows["number"][:got] == np.arange(done, done + got, dtype=np.uint64)).all()
+                done += got
+            into.release()
+            assert producer.wait(timeout=60) == 0
+        finally:
+            producer.kill()
+            producer.wait()
+
+
 # A full ring
 
 
@@ -457,7 +509,8 @@ WRONG_IN_A_RING = [
     ("capacity", 1 << 58), ("record_bytes", 0), ("record_bytes", 8), ("record_bytes", 65), ("record_bytes", 128),
     ("record_bytes", HUGE - 63),
     ("readers", 16), ("readers", 2), ("readers", 1 << 31), ("when_full", 3), ("schema_bytes", 8065), ("schema_bytes", (1 << 32) - 1),
-    ("page_bytes", 0), ("page_bytes", 2048), ("page_bytes", HUGE), ("creator_pid", 1), ("creator_start", 1), ("created_ns", 1), ("build_hash", 5),
+    ("page_bytes", 0), ("page_bytes", 2048), ("page_bytes", HUGE), ("creator_pid", 1), ("creator_start", 1), ("created_ns", 1),
+    ("build_hash", 5),
 ]  # fmt: skip
 
 
@@ -526,6 +579,39 @@ def test_a_file_that_others_may_touch_is_refused(name: str, driver: Path) -> Non
             os.chown(path, 12345, -1)
             with End(driver, "producer", name) as end:
                 assert end.first.startswith(f"error {errno.EPERM} segment={name}: owner uid=12345, expected 0")
+
+
+HUGE_MOUNT = ["mkdir -p '/mnt/huge pages'", "mount -t hugetlbfs -o pagesize=2M none '/mnt/huge pages'"]
+
+
+def test_a_ring_of_huge_pages_is_found_by_its_name(name: str, driver: Path) -> None:
+    knob = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    if os.geteuid() != 0 or not os.access(knob, os.W_OK):
+        pytest.skip("setting the pool of huge pages takes root, and a kernel that has one")
+
+    def work() -> None:
+        ring = Ring.create(name, 8, {"message": MESSAGE}, ["reader"], memory=Memory("huge", strict=True))
+        assert not (SHM / name).exists()
+        write(ring.producer(MESSAGE).end, 0, 3)
+        with End(driver, "reader", name, "reader") as into:
+            maps = Path(f"/proc/{into.process.pid}/smaps").read_text()
+            assert "KernelPageSize:     2048 kB" in maps
+            assert [into.tell("next 0") for _ in range(3)] == ["got 0", "got 1", "got 2"]
+        (SHM / name).touch(0o600)
+        with End(driver, "reader", name, "reader") as into:
+            assert into.first.startswith(f"error {errno.EEXIST} segment={name}: it is in /mnt/huge pages too, and there is no telling")
+        (SHM / name).unlink()
+        ring.unlink()
+
+    before = knob.read_text()
+    used = int(before) - int((knob.parent / "free_hugepages").read_text())
+    try:
+        knob.write_text(str(used + 1))
+        if int((knob.parent / "free_hugepages").read_text()) < 1:
+            pytest.skip("this machine has no huge page to give")
+        in_private_mounts("mount -t tmpfs none /mnt", *HUGE_MOUNT, work=work)
+    finally:
+        knob.write_text(before)
 
 
 def test_c_holds_a_segments_life(name: str, driver: Path) -> None:
