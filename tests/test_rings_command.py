@@ -47,8 +47,12 @@ def ring_of(instance: str, name: str = "ticks", **options: Any) -> Ring:
     return Ring.create(f"{instance}.{name}", 16, {"message": MESSAGE}, ["strategy"], **options)
 
 
-def listed(instance: str, *arguments: str, code: int = 0) -> dict[str, Any]:
-    result = tickpath("rings", "--instance", instance, "--json", *arguments)
+# Tests compile kernels while they hold a role, and give no sign of life meanwhile.
+PATIENT = ("--hung-after", "1e9")
+
+
+def listed(instance: str, *, code: int = 0) -> dict[str, Any]:
+    result = tickpath("rings", "--instance", instance, "--json", *PATIENT)
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
 
@@ -268,7 +272,7 @@ def test_any_bytes_in_a_segments_place_are_an_answer(instance: str) -> None:
     push(ring, 10)
     pristine = {name: (SHM / name).read_bytes() for name in (ring.name, f"{ring.name}.cursors")}
     shown = 0
-    for _ in range(300):
+    for _ in range(120):
         for name, raw in pristine.items():
             changed = bytearray(raw)
             for _ in range(chosen.choice((0, 1, 4))):
@@ -283,7 +287,7 @@ def test_any_bytes_in_a_segments_place_are_an_answer(instance: str) -> None:
                     shown += sum(str(item).isprintable() for item in items)
         except (segment.SegmentError, ValueError) as error:
             assert "\n" not in str(error)
-    assert shown > 100
+    assert shown > 40
 
 
 # Cleaning
