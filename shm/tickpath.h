@@ -1,7 +1,7 @@
 /* The ring for C and C++: one header to include, no library. C11 or C++17, gcc or clang, x86-64 Linux.
  *
  *     struct tp_producer_role out;                         struct tp_reader_role in;
- *     tp_open_producer(&out, "demo", NULL, &error);        tp_open_reader(&in, "demo", "strategy", NULL, &error);
+ *     tp_open_producer(&out, "demo", NULL, &error);        tp_open_consumer(&in, "demo", "desk", NULL, &error);
  *
  *     void *slot = tp_claim(&out.end);                     const void *slot = tp_poll(&in.end);
  *     if (slot) { fill it from byte 8 on;                  if (slot) { read it;

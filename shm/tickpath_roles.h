@@ -1,7 +1,7 @@
 /* The roles of a ring. Included by tickpath.h; nothing here is on a hop's path.
  *
  *     tp_open_producer        the writing end: goes on where the slots show that the last one stopped
- *     tp_open_reader          a registered gating reader, by name: goes on at what it last gave back, so what was not comes again
+ *     tp_open_consumer        a registered gating reader, by name: goes on at what it last gave back, so what was not comes again
  *     tp_open_joining         a gating reader of any name, in a spare block
  *     tp_open_observer        never waited for; without a name it maps everything read-only and anyone may be one
  *
@@ -364,7 +364,7 @@ static inline int tp_lock_reader(struct tp_reader_role *role, const char *name, 
 }
 
 /* Take the end of registered gating reader `reader`. ENOENT for another name; EBUSY, naming the owner, where another process has it. */
-static inline int tp_open_reader(struct tp_reader_role *role, const char *name, const char *reader, const struct tp_expect *expect,
+static inline int tp_open_consumer(struct tp_reader_role *role, const char *name, const char *reader, const struct tp_expect *expect,
                                  struct tp_error *error)
 {
     uint64_t found = 0;

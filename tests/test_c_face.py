@@ -146,6 +146,13 @@ def test_the_header_is_clean_in_every_standard(cc: str, tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stderr
 
 
+def test_the_lines_in_the_readme_compile(tmp_path: Path) -> None:
+    lines = (ROOT / "shm" / "README.md").read_text().split("```c\n")[1].split("```")[0].replace('#include "tickpath.h"', "")
+    source = tmp_path / "readme.c"
+    source.write_text(f'#include "tickpath.h"\nint main(void) {{\n{lines}\nreturn tick != NULL; }}\n')
+    build(source, tmp_path / "readme")
+
+
 def test_a_program_that_hid_the_locks_is_told_how_to_find_them(tmp_path: Path) -> None:
     source = tmp_path / "late.c"
     source.write_text('#include <stdio.h>\n#include "tickpath.h"\nint main(void) { return 0; }\n')
@@ -505,7 +512,7 @@ HUGE = (1 << 64) - 1
 WRONG_IN_A_RING = [
     ("magic", 0), ("magic", 1), ("layout_version", 1), ("kind", 2), ("kind", 99), ("total_bytes", 0), ("total_bytes", HUGE),
     ("data_offset", 0), ("data_offset", 4096), ("capacity", 0), ("capacity", 1), ("capacity", 7), ("capacity", 1 << 63),
-    ("capacity", HUGE), ("capacity", 4),
+    ("capacity", HUGE), ("capacity", 4), ("capacity", 127), ("record_bytes", (1 << 57) + 64),
     ("capacity", 1 << 58), ("record_bytes", 0), ("record_bytes", 8), ("record_bytes", 65), ("record_bytes", 128),
     ("record_bytes", HUGE - 63),
     ("readers", 16), ("readers", 2), ("readers", 1 << 31), ("when_full", 3), ("schema_bytes", 8065), ("schema_bytes", (1 << 32) - 1),

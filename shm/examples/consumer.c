@@ -17,7 +17,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s RING READER COUNT\n", argv[0]);
         return 2;
     }
-    if (tp_open_reader(&in, argv[1], argv[2], &expect, &error) != 0) {
+    if (tp_open_consumer(&in, argv[1], argv[2], &expect, &error) != 0) {
         fprintf(stderr, "%s\n", error.text);
         return 1;
     }

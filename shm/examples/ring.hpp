@@ -65,7 +65,7 @@ public:
     {
         const tp_expect expect = {sizeof(Record), schema_hash, 0};
         tp_error error;
-        check(tp_open_reader(&role_, ring, reader, &expect, &error), error);
+        check(tp_open_consumer(&role_, ring, reader, &expect, &error), error);
     }
     ~Consumer() { tp_close_reader(&role_); }
     Consumer(const Consumer &) = delete;

@@ -184,7 +184,7 @@ static int open_end(const char *kind, char **argv)
     if (is(kind, "producer"))
         return tp_open_producer(&producer, argv[0], &expect, &error);
     if (is(kind, "reader"))
-        return tp_open_reader(&reader, argv[0], argv[1], &expect, &error);
+        return tp_open_consumer(&reader, argv[0], argv[1], &expect, &error);
     if (is(kind, "joining"))
         return tp_open_joining(&reader, argv[0], argv[1], start_of(argv[2]), strtoull(argv[3], NULL, 10), &expect, &error);
     return tp_open_observer(&reader, argv[0], is(argv[1], "-") ? NULL : argv[1], start_of(argv[2]), strtoull(argv[3], NULL, 10), &expect,

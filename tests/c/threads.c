@@ -118,7 +118,7 @@ static void *read_all(void *unused)
 {
     static struct tp_reader_role in;
     struct tp_error error;
-    if (tp_open_reader(&in, ring_name, "reader", NULL, &error) != 0) {
+    if (tp_open_consumer(&in, ring_name, "reader", NULL, &error) != 0) {
         complain(error.text, 0);
         return unused;
     }
@@ -154,7 +154,7 @@ static void *die_and_return(void *unused)
     static struct tp_reader_role in;
     struct tp_error error;
     for (uint64_t round = 0; !is_over(); round++) {
-        if (tp_open_reader(&in, ring_name, "mortal", NULL, &error) != 0) {
+        if (tp_open_consumer(&in, ring_name, "mortal", NULL, &error) != 0) {
             complain(error.text, round);
             break;
         }
