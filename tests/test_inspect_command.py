@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.layout import MSG_QUOTE, MSG_TRADE, QUOTE, TICKS, TRADE, kinds_on
-from shm import segment
+from shm import identity, segment
 from shm.hot import board_close, board_open, claim, commit
 from shm.layout import HISTOGRAM
 from shm.ring import Ring
@@ -21,6 +21,7 @@ from shm.table import Board, Table
 from tests.children import child, in_child, kill, until, wait_for_exit
 from tests.inspecting import ROOT, running, said, sleeps, tickpath, wait_until_gone
 from tests.ring_kernels import MESSAGE, fill, write_numbers
+from tools import decode
 
 TEXT = np.dtype({"names": ["sequence", "name", "share", "pair", "blob"], "formats": ["u8", ("u1", 8), "f8", ("i2", 2), ("u1", 4)],
                  "offsets": [0, 8, 16, 24, 28], "itemsize": 128}, align=True)  # fmt: skip
@@ -265,6 +266,17 @@ def test_a_table_is_shown_by_key_and_long_arrays_by_their_length(instance: str) 
         table.unlink()
 
 
+def test_a_table_that_is_read_is_not_kept_alive_by_it(instance: str) -> None:
+    table = Table.create(f"{instance}.table", QUOTE, 3)
+    table.records["bid_px"] = 1
+    name = table.segment.name
+    table.detach()
+    reading = decode.records(name)
+    assert next(reading).number == 0
+    assert segment.remove_if_dead(name)
+    assert [record.number for record in reading] == [1, 2]
+
+
 def test_the_cursors_of_a_ring_are_shown_elsewhere(make) -> None:
     result = tickpath("inspect", f"{make().name}.cursors")
     assert result.exit_code == 2
@@ -377,9 +389,6 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(make) -> None:
 
 def test_a_schema_of_anything_is_decoded_or_refused_by_name(instance: str) -> None:
     """Schemas with a byte changed, with the hash that belongs to them: what gets past the checks must not break the decoder."""
-    from shm import identity
-    from tools import decode
-
     seed = random.randrange(1 << 30)
     print(f"seed={seed}")
     chosen = random.Random(seed)
