@@ -293,6 +293,25 @@ def test_readers_in_c_join_a_running_ring_and_leave_it(name: str, driver: Path) 
             ring.consumer("later", MESSAGE)
 
 
+def test_a_c_producer_gives_no_room_while_one_joins(name: str, driver: Path) -> None:
+    with ring_of(name, 4, (), spare=1), End(driver, "producer", name) as out, (SHM / cursor_name(name)).open("r+b") as file:
+        cursors = np.memmap(file, np.uint32, mode="r+")
+        assert [out.tell(f"push {number} 0") for number in range(6)] == [f"pushed {number}" for number in range(6)]
+        mode, position = (8192 + 128 + 64) // 4, (8192 + 128) // 4
+        cursors[position] = 6
+        cursors[mode] = 4
+        assert [out.tell(f"push {number} 0") for number in (6, 7, 8)] == ["pushed 6", "pushed 7", "full 8"], "what it had, and no more"
+        cursors[mode] = 1
+        assert [out.tell(f"push {number} 0") for number in (8, 9, 10)] == ["pushed 8", "pushed 9", "full 10"]
+        cursors[mode] = 0
+        assert [out.tell(f"push {number} 0") for number in (10, 11)] == ["pushed 10", "pushed 11"]
+        cursors[mode], cursors[position] = 1, 2
+        assert [out.tell(f"push {number} 0") for number in (12, 13, 14)] == ["pushed 12", "pushed 13", "full 14"]
+        limit = cursors[(8192 + 16) // 4]
+        assert limit == 14, "a position that is more than a lap behind takes no room back"
+        del cursors
+
+
 def test_a_block_that_somebody_left_is_new_to_the_next_one(name: str, driver: Path) -> None:
     with ring_of(name, 8, (), spare=1) as ring, ring.producer(MESSAGE) as out:
         with End(driver, "joining", name, "first", "newest", "0") as first:
