@@ -11,6 +11,12 @@ uint64_t tp_rdtsc(void);
 int tp_tsc_is_invariant(void);
 int tp_lock_memory(void);
 int tp_die_with_parent(int signal_number);
+int tp_set_timer_slack(unsigned long ns);
+int tp_bind_memory(int node);
+int tp_bound_node(void);
+void tp_prefault_stack(size_t bytes);
+int tp_prefault_heap(size_t bytes);
+int tp_populate(uint64_t address, uint64_t bytes, int to_write);
 """
 
 ffi = FFI()
