@@ -96,8 +96,9 @@ def _processes(processes: list[dict[str, Any]]) -> Table:
     for entry in processes:
         shared = f" (shared with {', '.join(entry['shares_cpu_with'])})" if entry["shares_cpu_with"] else ""
         table.add_row(
-            entry["name"], "+".join(entry["stages"]), str(entry["pid"]), f"{entry['cpu']}{shared}", entry["idle"], _runs_as(entry["settings"]),
-            f"{entry['busy']:.1%}", f"{entry['loop']['minor_faults'] + entry['loop']['major_faults']:,}", str(entry["kernels_compiled"]), entry["ending"],
+            entry["name"], "+".join(entry["stages"]), str(entry["pid"]), f"{entry['cpu']}{shared}", entry["idle"],
+            _runs_as(entry["settings"]), f"{entry['busy']:.1%}", f"{entry['loop']['minor_faults'] + entry['loop']['major_faults']:,}",
+            str(entry["kernels_compiled"]), entry["ending"],
         )  # fmt: skip
     return table
 
@@ -121,9 +122,12 @@ def _positions(result: dict[str, Any]) -> Table:
     return table
 
 
+NUMBERS = {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid", "faults"}
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
-        numeric = column.endswith("ns") or column in {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid", "faults"}
+        numeric = column.endswith("ns") or column in NUMBERS
         table.add_column(column, justify="right" if numeric and place else "left", no_wrap=column not in {"what", "CPU"})
     return table

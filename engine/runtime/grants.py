@@ -37,7 +37,10 @@ def for_fifo(priority: int) -> Callable[[OSError | None], str]:
 def for_nice(error: OSError | None) -> str:
     # RLIMIT_NICE counts upwards from nice 20.
     lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
-    return f"RLIMIT_NICE allows down to {lowest}; grant LimitNICE= in the systemd unit, or `{user()} - nice -20` in {LIMITS_FILE}, or CAP_SYS_NICE"
+    return (
+        f"RLIMIT_NICE allows down to {lowest}; grant LimitNICE= in the systemd unit, or `{user()} - nice -20` in {LIMITS_FILE}, "
+        "or CAP_SYS_NICE"
+    )
 
 
 def for_oom_score_adj(error: OSError | None) -> str:
@@ -49,7 +52,7 @@ def for_timer_slack(error: OSError | None) -> str:
 
 
 def for_prefault(error: OSError | None) -> str:
-    return "the loop may take page faults; it needs Linux 5.14 (MADV_POPULATE_WRITE) and memory enough, or take lock_memory, which touches too"
+    return "the loop may take page faults; it needs Linux 5.14 (MADV_POPULATE_WRITE) and enough memory; lock_memory touches pages too"
 
 
 def for_numa(node: int) -> Callable[[OSError | None], str]:
@@ -124,4 +127,3 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return "unreadable"
-

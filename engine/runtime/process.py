@@ -124,9 +124,9 @@ class Tuned:
             self.entered = True
 
     def _say(self, refused: Iterable[str]) -> None:
-        sentences = [f"{self.process.name}: {sentence}" for sentence in refused]
+        sentences = list(refused)
         if sentences and self.machine.when_refused == "stop":
-            raise ConfigError("; ".join(sentences) + " (machine.when_refused=stop)")
+            raise ConfigError(f"process {self.process.name}: " + "; ".join(sentences) + " (machine.when_refused=stop)")
         for sentence in sentences:
             _tell(self.notes_fd, sentence + "\n")
 
@@ -183,9 +183,7 @@ def _wait_for_peers(run: Run, leaving: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def _loop(
-    turn: Callable[[int], int], calibration: Calibration, leaving: Callable[[], bool], supervisor: int, line: np.record
-) -> int:
+def _loop(turn: Callable[[int], int], calibration: Calibration, leaving: Callable[[], bool], supervisor: int, line: np.record) -> int:
     turn_ticks = int(TURN_NS * calibration.hz / 1e9)
     before = resource.getrusage(resource.RUSAGE_SELF)
     reason = TIME_UP

@@ -83,7 +83,7 @@ def refusals(places: list[Place], cpus: Cpus, throttle: Throttle, supervisor: fr
         if reason := _reason(place, cpus, throttle):
             yield (
                 f"process {place.name}: fifo={place.fifo} on CPU {place.cpu}, where it never sleeps: {reason}. "
-                "Give it another CPU, idle = \"sleep\", or fifo = 0"
+                'Give it another CPU, idle = "sleep", or fifo = 0'
             )
     taken = {place.cpu for place in spinners}
     if spinners and supervisor <= taken:

@@ -286,9 +286,17 @@ class Supervisor:
             said = self._said(child)
             if said and not any(said in failure for failure in self.outcome.failures) and self._state(child) != STATE_ENDED:
                 self.outcome.failures.append(f"{child.place.name}: {said}")
-            self.outcome.notes += _read_out(child.notes_fd).decode("utf-8", "replace").splitlines()
             os.close(child.errors_fd)
+        self.outcome.notes += self._notes()
+
+    def _notes(self) -> list[str]:
+        """What the children noted, each sentence once, with the names of those it is about."""
+        about: dict[str, list[str]] = {}
+        for child in self.children:
+            for sentence in _read_out(child.notes_fd).decode("utf-8", "replace").splitlines():
+                about.setdefault(sentence, []).append(child.place.name)
             os.close(child.notes_fd)
+        return [f"{', '.join(names)}: {sentence}" for sentence, names in about.items()]
 
     def _kill_rest(self) -> None:
         for child in self.children:
