@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.layout import IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD, PROCESS
+from engine.layout import CONTROL, IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD, PROCESS
 from engine.runtime import cpus, latch, prefault, realtime, settings
 from engine.runtime.config import ConfigError, MachineConfig, ProcessConfig
 from engine.runtime.cpus import Cpus, LatencySet
@@ -25,6 +25,7 @@ from engine.runtime.process import Tuned
 from engine.runtime.realtime import Throttle
 from shm._shim import lib
 from shm.segment import SegmentError
+from shm.table import Table
 from tests.running import Launcher, wait_for
 from tools import killswitch
 from tools import run as runner
@@ -464,9 +465,6 @@ def fifo_child(supervisor: int) -> int:
 
 
 def traded(launcher: Launcher) -> bool:
-    from engine.layout import CONTROL
-    from shm.table import Table
-
     try:
         return bool(Table.attach(f"{launcher.instance}.control", CONTROL, writable=False).records[0]["first_order_tsc"])
     except SegmentError:
@@ -527,7 +525,7 @@ def test_a_latch_holds_until_it_is_released(state: Path) -> None:
     path = latch.latch("a", 'he said "stop"')
     assert list(state.iterdir()) == [path]
     latch.check("b")
-    with pytest.raises(latch.Killed, match='instance=a: killed .* by .* \\(he said "stop"\\); `tickpath arm --instance a`'):
+    with pytest.raises(latch.Killed, match=r'instance=a: killed .* by .* \(he said "stop"\); `tickpath arm --instance a`'):
         latch.check("a")
     assert latch.release("a") is True
     assert latch.release("a") is False
@@ -599,6 +597,21 @@ def test_a_kill_latches_before_it_looks_for_the_instance(state: Path, monkeypatc
     monkeypatch.setattr(killswitch.Table, "attach", staticmethod(attach))
     with pytest.raises(SegmentError, match="there is none It cannot start now"):
         killswitch.set_kill("a", "test")
+
+
+@needs_root
+def test_root_kills_an_instance_of_another_user(instance: str, state: Path) -> None:
+    control = Table.create(f"{instance}.control", CONTROL)
+    path = Path(f"/dev/shm/{instance}.control")
+    try:
+        os.chown(path, NOBODY, NOBODY)
+        killswitch.set_kill(instance, "by root")
+        assert os.geteuid() == 0
+        assert (control.records[0]["kill"], bytes(control.records[0]["kill_reason"]).rstrip(b"\0")) == (1, b"by root")
+        assert killswitch.clear_kill(instance) is True
+        assert control.records[0]["kill"] == 0
+    finally:
+        path.unlink()
 
 
 def test_settings_that_must_be_and_are_not_end_the_process() -> None:
