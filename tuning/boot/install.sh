@@ -74,6 +74,7 @@ install_all() {
     ln -sfn ../lib/tickpath/tuning/tune "$DESTDIR$PREFIX/bin/tickpath-tune"
     place_units
     [[ -n $DESTDIR ]] || tell_systemd
+    warn_of_python
     say "installed below $DESTDIR$PREFIX; config in $DESTDIR$ETC; nothing is enabled: see $LIB/tuning/boot/README.md"
 }
 
@@ -103,6 +104,18 @@ make_venv() {
     rm -f "$venv"/lib/python*/site-packages/tickpath-*.dist-info/direct_url.json
     find "$venv" -name __pycache__ -type d -prune -exec rm -rf {} +
     "$venv/bin/python" -m compileall -q -s "$1" -p "$LIB" "$venv/lib" || true
+}
+
+# A Python below a home folder (pyenv, conda) is closed to the system user that the engine runs as.
+warn_of_python() {
+    local part
+    part=$(readlink -f -- "$DESTDIR$LIB/venv/bin/python")
+    while part=${part%/*} && [[ -n $part ]]; do
+        if (( (8#$(stat -c %a -- "$part") & 1) == 0 )); then
+            say "warning: $part is closed to others, and with it this Python to the user tickpath: install with PYTHON=/usr/bin/python3"
+            return
+        fi
+    done
 }
 
 copy_tuning() {
