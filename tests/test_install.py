@@ -1,6 +1,5 @@
 """`make install` into a folder of the test's own, what it put there, and that `make uninstall` takes all of it back."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -120,7 +119,9 @@ def test_a_staged_install_knows_only_where_it_will_be(tmp_path: Path) -> None:
     assert {f"usr/lib/systemd/system/{unit}" for unit in UNITS} <= files(stage)
     told = [path for path in stage.rglob("*") if path.is_file() and not path.is_symlink() and str(stage).encode() in path.read_bytes()]
     assert not told, f"these name the folder that was only staged in: {told[:5]}"
-    assert "ExecStart=/usr/lib/tickpath/venv/bin/tickpath run /etc/tickpath/%i.toml" in read(stage / "usr/lib/systemd/system/tickpath@.service")
+    assert "ExecStart=/usr/lib/tickpath/venv/bin/tickpath run /etc/tickpath/%i.toml" in read(
+        stage / "usr/lib/systemd/system/tickpath@.service"
+    )
     assert not Path("/usr/lib/tickpath").exists()
     assert make("uninstall", DESTDIR=str(stage), PREFIX="/usr").returncode == 0
     assert files(stage) == set()
@@ -130,7 +131,9 @@ def read(path: Path) -> str:
     return path.read_text()
 
 
-@pytest.mark.parametrize("variables", [{"PREFIX": "relative"}, {"DESTDIR": "relative"}, {"PREFIX": "/with blank"}, {"PYTHON": "/bin/false"}])
+@pytest.mark.parametrize(
+    "variables", [{"PREFIX": "relative"}, {"DESTDIR": "relative"}, {"PREFIX": "/with blank"}, {"PYTHON": "/bin/false"}]
+)
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, variables: dict[str, str]) -> None:
     finished = make("install", **{"DESTDIR": str(tmp_path), "PREFIX": "/usr", **variables})
     assert finished.returncode != 0

@@ -20,6 +20,7 @@ from engine.layout import CONTROL, IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD, PROCESS
 from engine.runtime import cpus, latch, prefault, realtime, settings
 from engine.runtime.config import ConfigError, MachineConfig, ProcessConfig
 from engine.runtime.cpus import Cpus, LatencySet
+from engine.runtime.instance import remove
 from engine.runtime.placement import Place
 from engine.runtime.process import Tuned
 from engine.runtime.realtime import Throttle
@@ -388,7 +389,9 @@ def test_a_process_enters_the_latency_set_by_itself(monkeypatch: pytest.MonkeyPa
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
     made = Launcher(tmp_path, f"tickpath-test-{uuid.uuid4().hex[:12]}", {"TICKPATH_STATE": str(tmp_path / "state")})
     yield made
-    assert made.segments() == [], "shared memory was left behind"
+    left = made.segments()
+    remove(made.instance)
+    assert left == [], "shared memory was left behind"
 
 
 def with_processes(launcher: Launcher, processes: str) -> None:

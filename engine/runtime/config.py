@@ -201,8 +201,9 @@ def _process_problems(config: Config) -> Iterator[str]:
     for process in config.process:
         if process.cpu != "auto" and found.closed(process.cpu):
             yield f"process {process.name}: cpu={process.cpu}: {_closed(found)}"
-        elif process.cpu != "auto" and process.cpu not in found.usable:
-            yield f"process {process.name}: cpu={process.cpu}: expected one of {sorted(found.usable)}, the CPUs this user may run on"
+        elif process.cpu != "auto" and process.cpu not in found.usable and process.cpu not in (reachable := cpus.reachable()):
+            usable = cpus.listed(found.usable | reachable)
+            yield f"process {process.name}: cpu={process.cpu}: expected one of {usable}, the CPUs this user may run on"
 
 
 def _closed(found: cpus.Cpus) -> str:

@@ -54,7 +54,17 @@ def look(root: Path = ROOT) -> Cpus:
     own = frozenset(os.sched_getaffinity(0))
     online = parse(_read(root / "sys/devices/system/cpu/online")) or own
     isolated = parse(_read(root / "sys/devices/system/cpu/isolated"))
-    return Cpus(online, own, isolated & _reachable() if isolated else isolated, latency_set(root))
+    return Cpus(online, own, isolated & reachable() if isolated else isolated, latency_set(root))
+
+
+def reachable() -> frozenset[int]:
+    """Every CPU this process could pin itself to: the kernel cuts a request for all of them down to those."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
+        return frozenset(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def latency_set(root: Path = ROOT) -> LatencySet | None:
@@ -88,16 +98,6 @@ def listed(cpus: frozenset[int] | set[int]) -> str:
         else:
             runs.append([cpu])
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _reachable() -> frozenset[int]:
-    """Every CPU this process could pin itself to: the kernel cuts a request for all of them down to those."""
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
-        return frozenset(os.sched_getaffinity(0))
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _read(path: Path) -> str:
