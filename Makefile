@@ -5,10 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 
-LAYOUTS := shm/layout.h shm/shim.c shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h
+LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint format perf bench-ring bench-book warm clean tools-present
+.PHONY: help build run test lint format perf bench-ring bench-book warm proof soak clean tools-present
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,15 @@ bench-ring: $(VENV)/ready-dev  ## the ring beside a bare ping-pong in C
 
 bench-book: $(VENV)/ready-dev  ## the book beside itch-book: make bench-book FILE=day.itch
 	$(BIN)/python perf/bench_book.py $(FILE) --json -
+
+proof:  ## the ring's models at length: Relacy and Spin (apt-get install relacy-dev spin)
+proof: $(VENV)/ready-dev
+	TICKPATH_PROOF=long $(BIN)/python -m pytest tests/test_proof.py -s
+
+SECONDS_OF_SOAK ?= 600
+soak:  ## every face of the ring at either end, killed and stopped at random: make soak SECONDS_OF_SOAK=3600
+soak: $(VENV)/ready-dev
+	$(BIN)/python perf/soak.py --seconds $(SECONDS_OF_SOAK)
 
 clean:  ## remove the .venv and what was built
 	rm -rf $(VENV) build *.egg-info shm/*.so engine/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ setup(
     description="A low-latency trading engine: shared-memory rings, numba kernels, Python strategies",
     python_requires=">=3.11",
     packages=find_packages(include=["shm*", "engine*", "tools*", "perf*"]),
-    package_data={"shm": ["layout.h", "shim.c"], "engine": ["**/*.h", "**/*.toml", "**/*.c"], "perf": ["*.c"]},
+    package_data={"shm": ["*.h", "*.c", "examples/*"], "engine": ["**/*.h", "**/*.toml", "**/*.c"], "perf": ["*.c"]},
     cffi_modules=["shm/shim_build.py:ffi", "engine/layout_build.py:ffi"],
     entry_points={"console_scripts": ["tickpath = tools.cli:main"]},
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from engine._layout import ffi, lib
-from shm.layout import record_dtype
+from shm.layout import Kinds, record_dtype
 
 INSTRUMENT = record_dtype(ffi, "tp_instrument")
 QUOTE = record_dtype(ffi, "tp_quote")
@@ -21,11 +21,6 @@ GATEWAY_STATS = record_dtype(ffi, "tp_gateway_stats")
 EXCHANGE_STATS = record_dtype(ffi, "tp_exchange_stats")
 POSITION = record_dtype(ffi, "tp_position")
 
-# What lies on each ring, by name: the ring's schema.
-TICKS: dict[str, np.dtype] = {"instrument": INSTRUMENT, "quote": QUOTE, "level": LEVEL, "trade": TRADE, "status": STATUS}
-ORDERS: dict[str, np.dtype] = {"order": ORDER}
-REPORTS: dict[str, np.dtype] = {"report": REPORT}
-
 MSG_INSTRUMENT: int = lib.TP_MSG_INSTRUMENT
 MSG_QUOTE: int = lib.TP_MSG_QUOTE
 MSG_LEVEL: int = lib.TP_MSG_LEVEL
@@ -41,6 +36,17 @@ MSG_CANCELLED: int = lib.TP_MSG_CANCELLED
 MSG_EXECUTED: int = lib.TP_MSG_EXECUTED
 MSG_REJECTED: int = lib.TP_MSG_REJECTED
 MSG_BROKEN: int = lib.TP_MSG_BROKEN
+
+# What lies on each ring, by the name of the message: the ring's schema.
+TICKS: dict[str, np.dtype] = {"instrument": INSTRUMENT, "quote": QUOTE, "level": LEVEL, "trade": TRADE, "status": STATUS}
+ORDERS: dict[str, np.dtype] = dict.fromkeys(("new", "replace", "cancel"), ORDER)
+REPORTS: dict[str, np.dtype] = dict.fromkeys(("accepted", "replaced", "cancelled", "executed", "rejected", "broken"), REPORT)
+
+
+def kinds_on(ring: dict[str, np.dtype]) -> Kinds:
+    """Which of a ring's messages a record is: TP_MSG_<NAME> in its kind byte says so, to those who decode the ring from its schema."""
+    return "kind", {int(getattr(lib, f"TP_MSG_{name.upper()}")): name for name in ring}
+
 
 BOOK_VALID: int = lib.TP_BOOK_VALID
 BOOK_STALE: int = lib.TP_BOOK_STALE

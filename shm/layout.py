@@ -11,6 +11,7 @@ from shm._shim import ffi, lib
 LINE_BYTES: int = lib.TP_LINE_BYTES
 BLOCK_BYTES: int = lib.TP_BLOCK_BYTES
 READER_GATING: int = lib.TP_READER_GATING
+READER_JOINING: int = lib.TP_READER_JOINING
 HISTOGRAM_SUB_BITS: int = lib.TP_HISTOGRAM_SUB_BITS
 HISTOGRAM_VALUE_BITS: int = lib.TP_HISTOGRAM_VALUE_BITS
 
@@ -53,6 +54,9 @@ def record_dtype(struct_ffi: Any, name: str) -> np.dtype:
     )
 
 
+# The field that says which variant a record is, and the variant for each of its values.
+Kinds = tuple[str, dict[int, str]]
+
 IDENTITY = record_dtype(ffi, "tp_identity")
 SLOT = record_dtype(ffi, "tp_slot")
 PRODUCER = record_dtype(ffi, "tp_producer")
@@ -65,8 +69,12 @@ def word_of(dtype: np.dtype, field: str) -> int:
     return int(_fields(dtype)[field][1]) // 8
 
 
-def schema_of(**variants: np.dtype) -> str:
-    """The layout of a segment's records as JSON text: {variant: {field: [format, offset]}}, and the record's size."""
+def schema_of(kinds: Kinds | None = None, /, **variants: np.dtype) -> str:
+    """The layout of a segment's records as JSON text: {variant: {field: [format, offset]}}, and the record's size.
+
+    `kinds` says which variant a record is: the field to look at, and the variant for each of its values. Without it every
+    record may be read as the first variant.
+    """
     described = {
         variant: {name: [_format_text(field[0]), int(field[1])] for name, field in _fields(dtype).items()}
         for variant, dtype in variants.items()
@@ -74,7 +82,28 @@ def schema_of(**variants: np.dtype) -> str:
     sizes = {dtype.itemsize for dtype in variants.values()}
     if len(sizes) != 1:
         raise ValueError(f"variants of one segment differ in size: sizes={sorted(sizes)}")
-    return json.dumps({"bytes": sizes.pop(), "variants": described}, separators=(",", ":"))
+    schema: dict[str, Any] = {"bytes": sizes.pop(), "variants": described}
+    if kinds is not None:
+        schema["kinds"] = [kinds[0], {str(value): variant for value, variant in kinds[1].items()}]
+    return json.dumps(schema, separators=(",", ":"))
+
+
+def dtypes_of(schema: str) -> dict[str, np.dtype]:
+    """The record layouts that a schema describes, by variant. ValueError where it describes none."""
+    try:
+        described = json.loads(schema)
+        return {variant: _dtype_of(fields, int(described["bytes"])) for variant, fields in described["variants"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise ValueError(f"schema={schema[:60]!r}...: not one of a segment: {error}") from None
+
+
+def kinds_of(schema: str) -> Kinds | None:
+    """Which variant a record is, as schema_of was told. ValueError where the schema says it wrongly."""
+    try:
+        kinds = json.loads(schema).get("kinds")
+        return None if kinds is None else (str(kinds[0]), {int(value): str(variant) for value, variant in kinds[1].items()})
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise ValueError(f"schema={schema[:60]!r}...: its kinds are not a field and variants by value: {error}") from None
 
 
 def schema_hash(text: str) -> int:
@@ -82,7 +111,7 @@ def schema_hash(text: str) -> int:
 
 
 def schema_difference(have: str, want: str) -> str:
-    """The first field in which two schemas differ, as a sentence."""
+    """The first field in which two schemas differ, as a sentence; empty where records are laid out alike."""
     ours, theirs = json.loads(want), json.loads(have)
     if ours["bytes"] != theirs["bytes"]:
         return f"record bytes={theirs['bytes']}, expected {ours['bytes']}"
@@ -96,7 +125,7 @@ def schema_difference(have: str, want: str) -> str:
         for name in found.keys() - fields.keys():
             return f"field {variant}.{name}={found[name]}, expected none"
     extra = sorted(theirs["variants"].keys() - ours["variants"].keys())
-    return f"unexpected variants {extra}" if extra else "the texts differ in order only"
+    return f"unexpected variants {extra}" if extra else ""
 
 
 def _fields(dtype: np.dtype) -> dict[str, Any]:
@@ -107,3 +136,16 @@ def _fields(dtype: np.dtype) -> dict[str, Any]:
 def _format_text(dtype: np.dtype) -> str:
     base, shape = (dtype.subdtype[0], dtype.subdtype[1]) if dtype.subdtype else (dtype, ())
     return base.str.lstrip("<|") + ("".join(f"[{n}]" for n in shape))
+
+
+def _dtype_of(fields: dict[str, Any], itemsize: int) -> np.dtype:
+    names = list(fields)
+    formats = [_format_of(fields[name][0]) for name in names]
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": [int(fields[name][1]) for name in names], "itemsize": itemsize}, align=True
+    )
+
+
+def _format_of(text: str) -> Any:
+    base, *lengths = text.replace("]", "").split("[")
+    return (base, tuple(int(length) for length in lengths)) if lengths else base

@@ -1,5 +1,5 @@
-/* What neither Python nor numba can do by itself: the TSC's own description, memory locked,
- * bound to a node and touched ahead, timer slack, and a death pact. */
+/* What neither Python nor numba can do by itself: the TSC's own description, memory locked and
+ * touched ahead, timer slack, and a death pact. */
 
 #include <alloca.h>
 #include <cpuid.h>
@@ -11,11 +11,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #include <x86intrin.h>
 
 #include "layout.h"
+#include "shim.h"
 
 _Static_assert(sizeof(struct tp_identity) == TP_SCHEMA_OFFSET, "the schema follows the identity");
 _Static_assert(sizeof(struct tp_slot) == TP_LINE_BYTES, "a slot is one cache line");
@@ -57,34 +56,6 @@ int tp_set_timer_slack(unsigned long ns)
     return prctl(PR_SET_TIMERSLACK, ns, 0, 0, 0) == 0 ? 0 : errno;
 }
 
-/* From linux/mempolicy.h, which not every machine has. */
-#define TP_MPOL_BIND    2
-#define TP_MPOL_NODES   1024
-#define TP_BITS         (8 * sizeof(unsigned long))
-
-/* Take memory that is touched from now on from this NUMA node only. Returns 0, or errno. */
-int tp_bind_memory(int node)
-{
-    unsigned long nodes[TP_MPOL_NODES / TP_BITS] = {0};
-    if (node < 0 || node >= TP_MPOL_NODES)
-        return EINVAL;
-    nodes[node / TP_BITS] = 1ul << node % TP_BITS;
-    return syscall(SYS_set_mempolicy, TP_MPOL_BIND, nodes, TP_MPOL_NODES + 1ul) == 0 ? 0 : errno;
-}
-
-/* The first node that memory is bound to; -1 where it is not bound, or the kernel has no NUMA. */
-int tp_bound_node(void)
-{
-    unsigned long nodes[TP_MPOL_NODES / TP_BITS] = {0};
-    int mode = 0;
-    if (syscall(SYS_get_mempolicy, &mode, nodes, TP_MPOL_NODES + 1ul, 0, 0) != 0 || mode != TP_MPOL_BIND)
-        return -1;
-    for (size_t word = 0; word < TP_MPOL_NODES / TP_BITS; word++)
-        if (nodes[word])
-            return (int)(word * TP_BITS) + __builtin_ctzl(nodes[word]);
-    return -1;
-}
-
 /* Write to every page of the next `bytes` of the stack, which grows by a fault a page. */
 __attribute__((noinline)) void tp_prefault_stack(size_t bytes)
 {
@@ -106,16 +77,4 @@ int tp_prefault_heap(size_t bytes)
         room[at] = 0;
     free((void *)room);
     return 0;
-}
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ  22
-#define MADV_POPULATE_WRITE 23
-#endif
-
-/* Fault a mapping in now (Linux 5.14): to read, or to write, which also ends copy-on-write. Returns 0, or errno. */
-int tp_populate(uint64_t address, uint64_t bytes, int to_write)
-{
-    int advice = to_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    return madvise((void *)(uintptr_t)address, bytes, advice) == 0 ? 0 : errno;
 }

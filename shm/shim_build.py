@@ -1,4 +1,7 @@
-"""The cffi recipe of `shm._shim`: layout.h for the types, shim.c for the code."""
+"""The cffi recipe of `shm._shim`: layout.h for the types, then parts, each a header that both C and cffi read and its source.
+
+The sources are compiled as one file, so a part's static names must differ from the others'.
+"""
 
 from pathlib import Path
 
@@ -6,26 +9,25 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 
-PROTOTYPES = """
-uint64_t tp_rdtsc(void);
-int tp_tsc_is_invariant(void);
-int tp_lock_memory(void);
-int tp_die_with_parent(int signal_number);
-int tp_set_timer_slack(unsigned long ns);
-int tp_bind_memory(int node);
-int tp_bound_node(void);
-void tp_prefault_stack(size_t bytes);
-int tp_prefault_heap(size_t bytes);
-int tp_populate(uint64_t address, uint64_t bytes, int to_write);
-"""
+PARTS = [
+    ("shim.h", "shim.c"),
+    ("memory.h", "memory.c"),
+    ("face.h", "face.c"),
+]
+
+
+def text(name: str) -> str:
+    """A source without the one line that cffi does not understand and does not need."""
+    return (HERE / name).read_text().replace("#pragma once\n", "")
+
 
 ffi = FFI()
-ffi.cdef((HERE / "layout.h").read_text() + PROTOTYPES)
+ffi.cdef(text("layout.h") + "".join(text(header) for header, _ in PARTS))
 ffi.set_source(
     "shm._shim",
-    (HERE / "shim.c").read_text(),
+    "".join(f'#line 1 "shm/{source}"\n{text(source)}' for _, source in PARTS),
     include_dirs=[str(HERE)],
-    depends=[str(HERE / "layout.h"), str(HERE / "shim.c")],
+    depends=[str(path) for path in sorted(HERE.glob("*.[ch]"))],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
 )
 

@@ -65,7 +65,7 @@ class FeedHouse:
         self.control = self.control_table.records[0]
         self.stats = self.stats_table.records[0]
         self.clock = simulated_clock(START_TSC, base_ns=MIDNIGHT_NS)
-        self.reader = self.ticks.consumer("strategy", QUOTE)
+        self.reader = self.ticks.consumer("strategy", QUOTE).end
         self.views = {kind: (name, self.ticks.view(dtype)) for kind, (name, dtype) in KINDS.items()}
         self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.address = ("127.0.0.1", free_port())

@@ -177,8 +177,8 @@ class House:
         self.prepare_boards()
         self.stage = self.gateway(limits=Limits(**LIMITS | (limits or {})), **options)
         self.venue.accept()
-        self.into = self.orders.producer(ORDER)
-        self.out = self.reports.consumer("strategy", REPORT)
+        self.into = self.orders.producer(ORDER).end
+        self.out = self.reports.consumer("strategy", REPORT).end
         self.last_id = 0
         self.ending = 0
         self.pings = 0

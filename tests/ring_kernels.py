@@ -5,14 +5,36 @@ from numba import njit
 
 from engine.wire.hot.syscalls import yield_core
 from shm.atomics import load_acquire, pause, store_release
-from shm.hot import advance, board_close, board_open, board_read, claim, commit, has_messages, poll, release
+from shm.hot import (
+    GOT,
+    LAPPED,
+    LOST_FROM,
+    LOST_NOW,
+    POSITION,
+    advance,
+    board_close,
+    board_open,
+    board_read,
+    claim,
+    commit,
+    has_messages,
+    is_fenced,
+    observe,
+    poll,
+    release,
+)
 
 # A message with room for seven words, each derived from its number: any byte that is wrong or torn shows.
 MESSAGE = np.dtype([("sequence", "u8"), *((name, "i8") for name in "abcdefg")])
 
+# The same by its size: 7 words in one line, 23 in three, each derived from the message's number.
+MESSAGE_OF_LINES = {lines: np.dtype([("sequence", "u8"), ("words", "i8", (8 * lines - 1,))]) for lines in (1, 3)}
+
 PATIENCE_YIELDS = 20_000_000
 PATIENCE_LOADS = 100_000_000_000
 STUCK = -1
+# No test numbers a message so.
+TORN = -(1 << 62)
 
 
 @njit(cache=True, _nrt=False)
@@ -136,3 +158,149 @@ def await_word(words, value):
         if load_acquire(words, 0) == value:
             return 0
     return STUCK
+
+
+@njit(cache=True, _nrt=False)
+def fill_words(message, number):
+    for word in range(message.words.shape[0]):
+        message.words[word] = number * (2 * word + 1) + word
+
+
+@njit(cache=True, _nrt=False)
+def number_of(message):
+    """The number that a message was filled with, or TORN where a word of it belongs to another."""
+    number = message.words[0]
+    for word in range(1, message.words.shape[0]):
+        if message.words[word] != number * (2 * word + 1) + word:
+            return TORN
+    return number
+
+
+@njit(cache=True, _nrt=False)
+def publish(out, first, count):
+    """Publish first, first + 1, ... as far as there is room, `count` at most. How many were published."""
+    for done in range(count):
+        index = claim(out)
+        if index < 0:
+            return done
+        fill_words(out.slots[index], first + done)
+        commit(out, index)
+    return count
+
+
+@njit(cache=True, _nrt=False)
+def consume(into, numbers):
+    """Read what is there, as much as `numbers` holds, without giving it back. How many were read."""
+    for done in range(numbers.shape[0]):
+        index = poll(into)
+        if index < 0:
+            return done
+        numbers[done] = number_of(into.slots[index])
+        advance(into)
+    return numbers.shape[0]
+
+
+@njit(cache=True, _nrt=False)
+def watch(view, copy, numbers):
+    """Observe what is there, as much as `numbers` holds. How many were seen in a row; LAPPED or EMPTY where the first was not."""
+    for done in range(numbers.shape[0]):
+        outcome = observe(view, copy)
+        if outcome != GOT:
+            return done if done else outcome
+        numbers[done] = number_of(copy[0])
+    return numbers.shape[0]
+
+
+# Messages that carry their own position: whoever takes a role over knows what comes next, and a reader what it should see.
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def write_positions(out, count):
+    """Publish `count` messages. How many were: fewer where no reader moved for too long, or the role is another's."""
+    patience = PATIENCE_YIELDS
+    for done in range(count):
+        index = claim(out)
+        while index < 0:
+            yield_core()
+            patience -= 1
+            if patience == 0 or is_fenced(out):
+                return done
+            index = claim(out)
+        fill_words(out.slots[index], out.local[POSITION])
+        commit(out, index)
+    return count
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def read_positions(into, count, batch, dwell):
+    """Read `count` messages, each of them twice with `dwell` pauses in between, and give them back every `batch`.
+
+    How many were right, up to the first that was not.
+    """
+    patience = PATIENCE_YIELDS
+    for done in range(count):
+        index = poll(into)
+        while index < 0:
+            yield_core()
+            patience -= 1
+            if patience == 0:
+                return done
+            index = poll(into)
+        position = into.local[POSITION]
+        if number_of(into.slots[index]) != position:
+            return done
+        for _ in range(dwell):
+            pause()
+        if number_of(into.slots[index]) != position:
+            return done
+        advance(into)
+        if (done + 1) % batch == 0:
+            release(into)
+    release(into)
+    return count
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def read_to_journal(into, journal, batch):
+    """Read, and count each message by its position in journal, until that is full; give back every `batch`. True if all was right."""
+    patience = PATIENCE_YIELDS
+    while into.local[POSITION] < journal.shape[0]:
+        index = poll(into)
+        while index < 0:
+            yield_core()
+            patience -= 1
+            if patience == 0:
+                return False
+            index = poll(into)
+        position = into.local[POSITION]
+        if number_of(into.slots[index]) != position:
+            return False
+        journal[position] += 1
+        advance(into)
+        if (position + 1) % batch == 0:
+            release(into)
+    release(into)
+    return True
+
+
+# Words of a watcher's tally.
+SEEN, LAPS, MISSED, WRONG = range(4)
+
+
+@njit(cache=True, _nrt=False, nogil=True)
+def watch_positions(view, copy, tally, count):
+    """Observe until `count` messages were seen or one is not what it must be. Counts into tally: SEEN, LAPS, MISSED, WRONG."""
+    patience = PATIENCE_YIELDS
+    while tally[SEEN] < count and tally[WRONG] == 0 and patience > 0:
+        position = view.local[POSITION]
+        outcome = observe(view, copy)
+        if outcome == GOT:
+            tally[SEEN] += 1
+            tally[WRONG] += number_of(copy[0]) != position
+        elif outcome == LAPPED:
+            tally[LAPS] += 1
+            tally[MISSED] += view.local[LOST_NOW]
+            tally[WRONG] += view.local[LOST_FROM] != position or view.local[POSITION] != position + view.local[LOST_NOW]
+        else:
+            yield_core()
+            patience -= 1

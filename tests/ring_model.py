@@ -6,8 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import engine  # noqa: F401  (names the kernel cache before numba is imported)
-from shm.hot import EMPTY, FULL, POSITION, Consumer, advance, claim, commit, has_messages, has_room, poll, release
+from shm.hot import EMPTY, FULL, POSITION, ConsumerEnd, advance, claim, commit, has_messages, has_room, poll, release
 from shm.ring import Ring
+from shm.roles import wrapped
 from tests.ring_kernels import MESSAGE
 
 
@@ -28,8 +29,8 @@ class Comparison:
         self.first_position = first_position
         self.names = [f"reader-{number}" for number in range(readers)]
         self.ring = Ring.create(name, capacity, {"message": MESSAGE}, self.names, first_position=first_position)
-        self.out = self.ring.producer(MESSAGE)
-        self.into = {name: self.ring.consumer(name, MESSAGE) for name in self.names}
+        self.out = self.ring.producer(MESSAGE).end
+        self.into = {name: self.ring.consumer(name, MESSAGE).end for name in self.names}
         self.model = {name: ModelReader() for name in self.names}
         self.published = 0
         self.claimed: int | None = None
@@ -79,7 +80,7 @@ class Comparison:
             if self.random.random() < 0.8:
                 self.read_one(self.into[name], self.model[name])
 
-    def read_one(self, into: Consumer, model: ModelReader) -> None:
+    def read_one(self, into: ConsumerEnd, model: ModelReader) -> None:
         index = poll(into)
         if not model.unread:
             assert index == EMPTY, f"poll={index} of an empty ring"
@@ -118,10 +119,7 @@ class Comparison:
 
     def close(self) -> None:
         self.ring.unlink()
-
-
-def wrapped(position: int) -> int:
-    return (position + 2**63) % 2**64 - 2**63
+        self.ring.detach()
 
 
 def compare_with_model(name: str, seed: int, capacity: int, readers: int, first_position: int, operations: int) -> Comparison:

@@ -1,16 +1,19 @@
 """Histograms: every bucket's bounds, percentiles against numpy, merging, and the values at both ends."""
 
+import io
 import math
 import os
 import random
+import threading
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from hdrh.histogram import HdrHistogram
 from numba import njit
 
-from shm.histogram import Distribution, highest_value
-from shm.hot import HISTOGRAM_BUCKETS, HISTOGRAM_COUNT, LARGEST_VALUE, bucket_of, record
+from shm.histogram import HDR_UNIT_MAX, Distribution, highest_value, lowest_value
+from shm.hot import HISTOGRAM_BUCKETS, HISTOGRAM_COUNT, HISTOGRAM_MAXIMUM, HISTOGRAM_MINIMUM, LARGEST_VALUE, bucket_of, record
 from shm.layout import HISTOGRAM
 from shm.table import Table
 
@@ -18,7 +21,7 @@ SEED = int(os.environ.get("TICKPATH_SEED", random.randrange(1 << 30)))
 BUCKETS = HISTOGRAM["buckets"].shape[0]
 
 
-@njit
+@njit(nogil=True)
 def record_all(histogram, values):
     for value in values:
         record(histogram, value)
@@ -41,6 +44,7 @@ def random_values() -> dict[str, np.ndarray]:
         "few": generator.integers(50, 300, 7),
         "one": generator.integers(0, 1 << 47, 1),
         "equal": np.full(1_000, 129),
+        "close": generator.integers(10_001, 10_400, 1_000),
     }
 
 
@@ -48,6 +52,7 @@ def test_the_bounds_of_every_bucket_are_exact() -> None:
     tops = [highest_value(bucket) for bucket in range(BUCKETS)]
     assert [bucket_of(top) for top in tops] == list(range(BUCKETS))
     assert [bucket_of(top + 1) for top in tops[:-1]] == list(range(1, BUCKETS))
+    assert [lowest_value(bucket) for bucket in range(BUCKETS)] == [0, *(top + 1 for top in tops[:-1])]
     assert tops[-1] == LARGEST_VALUE
     assert tops[:130] == [*range(128), 129, 131], "exact below 128, then two values to a bucket"
 
@@ -127,3 +132,102 @@ def test_kernels_record_into_a_shared_table(instance: str) -> None:
         assert [Distribution.of(row).count for row in seen.words()] == [0, 0, 0, 1, 0, 0, 0, 0]
     finally:
         table.unlink()
+
+
+def test_a_copy_made_while_the_writer_writes_agrees_with_itself() -> None:
+    words = np.zeros(HISTOGRAM.itemsize // 8, np.int64)
+    generator = np.random.default_rng(SEED)
+    print(f"TICKPATH_SEED={SEED}")
+    # Extremes that keep moving: each value beyond all before it, up and down in turn.
+    values = np.concatenate([[int(30_000 * 1.001**n), max(0, 30_000 - n)] for n in range(20_000)])
+    record_all(words, values[:2])
+    writer = threading.Thread(target=lambda: [record_all(words, generator.permutation(values)) for _ in range(200)])
+    writer.start()
+    copies = 0
+    while writer.is_alive() or not copies:
+        seen = Distribution.of(words)
+        copies += 1
+        filled = np.flatnonzero(seen.buckets)
+        assert seen.count == int(seen.buckets.sum()) > 0
+        assert bucket_of(seen.minimum) == filled[0]
+        assert bucket_of(seen.maximum) == filled[-1]
+        assert seen.percentile(0) <= seen.percentile(50) <= seen.percentile(100) == seen.maximum
+    writer.join()
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, 0), (5, 70), (1_000, 1_000), (LARGEST_VALUE, LARGEST_VALUE)])
+def test_extremes_of_another_moment_are_put_right_by_the_buckets(minimum: int, maximum: int) -> None:
+    """What a copy sees that came between a writer's store of an extreme and the one of its bucket."""
+    words = histogram_of(np.array([50, 60, 700]))
+    words[HISTOGRAM_MINIMUM], words[HISTOGRAM_MAXIMUM], words[HISTOGRAM_COUNT] = minimum, maximum, 0
+    seen = Distribution.of(words)
+    assert (seen.count, seen.minimum) == (3, 50)
+    assert bucket_of(seen.maximum) == bucket_of(700)
+
+
+def read_back(distribution: Distribution, unit: float = 1.0) -> HdrHistogram:
+    return HdrHistogram.decode(distribution.to_hdr_text(unit).encode())
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.4, 1 / 2.9999, 1.7, 1000.0])
+def test_an_export_read_back_has_every_count_and_its_percentiles(unit: float, random_values: dict[str, np.ndarray]) -> None:
+    for name, values in random_values.items():
+        distribution = Distribution.of(histogram_of(values))
+        back = read_back(distribution, unit)
+        assert back.get_total_count() == distribution.count == sum(item.count_added_in_this_iter_step for item in back)
+        for percent in (0.01, 1, 25, 50, 90, 99, 99.9, 99.99, 100):
+            # They count to the rank nearest to the share, we to the one that reaches it: held against what we read of theirs.
+            rank = max(1, int(distribution.count * percent / 100 + 0.5))
+            bucket = int(np.searchsorted(np.cumsum(distribution.buckets), rank))
+            theirs, highest = back.get_value_at_percentile(percent), min(highest_value(bucket), distribution.maximum) * unit
+            lowest = max(lowest_value(bucket), distribution.minimum) * unit if rank == 1 else highest
+            assert lowest - 0.5 <= theirs <= highest + highest / 128 + 1.5, f"{name}: p{percent}={theirs}, ours {lowest}..{highest}"
+
+
+def test_an_export_keeps_the_extremes(random_values: dict[str, np.ndarray]) -> None:
+    for name, values in random_values.items():
+        exported = Distribution.of(histogram_of(values)).to_hdr()
+        assert (exported.min_value, exported.max_value) == (values.min(), values.max()), name
+
+
+def test_exported_values_are_those_recorded_where_both_are_exact() -> None:
+    values = np.array([0, 0, 3, 3, 3, 127])
+    counted = {item.value_iterated_to: item.count_added_in_this_iter_step for item in read_back(Distribution.of(histogram_of(values)))}
+    assert counted == {0: 2, 3: 3, 127: 1}
+
+
+def test_ticks_become_nanoseconds() -> None:
+    hz = 2_500_000_000
+    exported = Distribution.of(histogram_of(np.full(10, 2_500))).to_hdr(1e9 / hz)
+    assert (exported.min_value, exported.get_value_at_percentile(50)) == (1_000, exported.get_highest_equivalent_value(1_000))
+
+
+def test_the_largest_values_survive_the_largest_unit() -> None:
+    back = read_back(Distribution.of(histogram_of(np.array([LARGEST_VALUE, LARGEST_VALUE]))), HDR_UNIT_MAX)
+    assert back.get_total_count() == 2
+    assert back.get_max_value() >= LARGEST_VALUE * HDR_UNIT_MAX
+
+
+def test_an_empty_histogram_is_exported_empty() -> None:
+    empty = Distribution.of(np.zeros(HISTOGRAM.itemsize // 8, np.int64))
+    assert read_back(empty).get_total_count() == 0
+    file = io.BytesIO()
+    empty.write_hgrm(file)
+    assert b"TotalCount     =         0.00" in file.getvalue()
+
+
+@pytest.mark.parametrize("unit", [0, -1.0, math.nan, math.inf, HDR_UNIT_MAX + 1])
+def test_a_unit_that_scales_nothing_is_refused(unit: float) -> None:
+    with pytest.raises(ValueError, match=r"unit=.*: expected how many"):
+        Distribution.of(histogram_of(np.array([1]))).to_hdr(unit)
+
+
+def test_the_percentile_file_reads_as_percentiles() -> None:
+    file = io.BytesIO()
+    Distribution.of(histogram_of(np.arange(1, 101))).write_hgrm(file)
+    lines = file.getvalue().decode().splitlines()
+    assert lines[0].split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+    rows = [line.split() for line in lines[2:] if line and not line.startswith("#")]
+    assert len(rows) > 20
+    assert all(float(value) == int(at_or_below) for value, _, at_or_below, *_ in rows)
+    assert (float(rows[-1][0]), float(rows[-1][1])) == (100, 1)

@@ -2,11 +2,9 @@
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from shm.hot import (
     POSITION,
     PRODUCER_POSITION,
     PRODUCER_WAITS,
+    WAITS,
     advance,
     board_close,
     board_open,
@@ -34,13 +33,13 @@ from shm.hot import (
 from shm.ring import Ring, cursor_name, round_up_capacity
 from shm.segment import SHM, SegmentError
 from shm.table import Board
+from tests.children import CHILD_S, in_child, wait_for_exit
 from tests.ring_kernels import MESSAGE, await_word, fill, read_batches, read_board, read_numbers, write_board, write_numbers
 from tests.ring_model import compare_with_model
 
 VARIANTS = {"message": MESSAGE}
 SEED = int(os.environ.get("TICKPATH_SEED", random.randrange(1 << 30)))
 CAPACITIES = [1 << bits for bits in range(1, 11)]
-CHILD_S = 120
 
 
 @pytest.fixture(autouse=True)
@@ -48,26 +47,13 @@ def _print_seed() -> None:
     print(f"TICKPATH_SEED={SEED}")
 
 
-def in_child(work: Callable[[], Any]) -> int:
-    """Fork; the child does `work` and exits 0 if it returned something true. It dies by itself if it hangs."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.alarm(CHILD_S)
-        code = 0 if work() else 1
-    finally:
-        os._exit(code)
-
-
-def wait_for_exit(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def make_ring(name: str, capacity: int, readers: list[str] | None = None, first_position: int = 0) -> Ring:
     return Ring.create(name, capacity, VARIANTS, ["reader"] if readers is None else readers, first_position=first_position)
+
+
+def remove(ring: Ring) -> None:
+    ring.unlink()
+    ring.detach()
 
 
 # Against the model
@@ -104,24 +90,24 @@ def test_plain_python_twins_agree_with_the_model(instance: str) -> None:
 def test_another_process_reads_every_message_whole_and_in_order(instance: str, capacity: int, count: int, batch: int) -> None:
     ring = make_ring(instance, capacity)
     try:
-        child = in_child(lambda: read_numbers(ring.consumer("reader", MESSAGE), count, batch) == count)
-        assert write_numbers(ring.producer(MESSAGE), count) == count
+        child = in_child(lambda: read_numbers(ring.consumer("reader", MESSAGE).end, count, batch) == count)
+        assert write_numbers(ring.producer(MESSAGE).end, count) == count
         assert wait_for_exit(child) == 0
         assert ring.backlog() == {"reader": 0}
         assert ring.position() == count
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_reader_by_batches_reads_every_message(instance: str) -> None:
     ring = make_ring(instance, 1_024)
     count = 1 << 21
     try:
-        child = in_child(lambda: read_batches(ring.consumer("reader", MESSAGE), count, 256) == count)
-        assert write_numbers(ring.producer(MESSAGE), count) == count
+        child = in_child(lambda: read_batches(ring.consumer("reader", MESSAGE).end, count, 256) == count)
+        assert write_numbers(ring.producer(MESSAGE).end, count) == count
         assert wait_for_exit(child) == 0
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_three_readers_in_three_processes_each_read_everything(instance: str) -> None:
@@ -129,12 +115,12 @@ def test_three_readers_in_three_processes_each_read_everything(instance: str) ->
     ring = make_ring(instance, 128, names)
     try:
         batches = dict(zip(names, (1, 16, 100), strict=True))
-        children = [in_child(lambda n=name: read_numbers(ring.consumer(n, MESSAGE), count, batches[n]) == count) for name in names]
-        assert write_numbers(ring.producer(MESSAGE), count) == count
+        children = [in_child(lambda n=name: read_numbers(ring.consumer(n, MESSAGE).end, count, batches[n]) == count) for name in names]
+        assert write_numbers(ring.producer(MESSAGE).end, count) == count
         assert [wait_for_exit(child) for child in children] == [0, 0, 0]
         assert ring.backlog() == dict.fromkeys(names, 0)
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_ring_is_attached_to_by_its_name_alone(instance: str) -> None:
@@ -145,29 +131,29 @@ def test_a_ring_is_attached_to_by_its_name_alone(instance: str) -> None:
         "from shm.ring import Ring\n"
         "from tests.ring_kernels import MESSAGE, read_numbers\n"
         "ring = Ring.attach(sys.argv[1], {'message': MESSAGE})\n"
-        "print(read_numbers(ring.consumer('reader', MESSAGE), 10_000, 8))\n"
+        "print(read_numbers(ring.consumer('reader', MESSAGE).end, 10_000, 8))\n"
     )
     try:
         command = [sys.executable, "-c", program, instance]
         with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as reader:
-            assert write_numbers(ring.producer(MESSAGE), 10_000) == 10_000
+            assert write_numbers(ring.producer(MESSAGE).end, 10_000) == 10_000
             output, _ = reader.communicate(timeout=CHILD_S)
         assert output == "10000\n"
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_kernel_that_spins_on_a_word_sees_it_change(instance: str) -> None:
     ring = make_ring(instance, 2)
     try:
-        words = ring.producer_block[8:]
+        words = ring.producer(MESSAGE).words[12:]
         child = in_child(lambda: await_word(words, 7) == 0)
         while words[1] == 0:
             os.sched_yield()
         words[0] = 7
         assert wait_for_exit(child) == 0
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 # Edges
@@ -176,7 +162,8 @@ def test_a_kernel_that_spins_on_a_word_sees_it_change(instance: str) -> None:
 def test_a_slow_reader_gates_and_what_it_holds_stays_as_it_was(instance: str) -> None:
     ring = make_ring(instance, 8, ["slow", "quick"])
     try:
-        out, slow, quick = ring.producer(MESSAGE), ring.consumer("slow", MESSAGE), ring.consumer("quick", MESSAGE)
+        role = ring.producer(MESSAGE)
+        out, slow, quick = role.end, ring.consumer("slow", MESSAGE).end, ring.consumer("quick", MESSAGE).end
         for number in range(8):
             write_number(out, number)
             advance(quick)
@@ -189,30 +176,31 @@ def test_a_slow_reader_gates_and_what_it_holds_stays_as_it_was(instance: str) ->
         release(slow)
         assert claim(out) == held
         assert not has_room(out, 2)
-        assert ring.producer_block[PRODUCER_WAITS] == out.local[2] == 3
+        assert role.words[PRODUCER_WAITS] == out.local[WAITS] == 3
         assert ring.backlog() == {"slow": 7, "quick": 0}
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_room_is_granted_up_to_the_capacity_and_no_further(instance: str) -> None:
     ring = make_ring(instance, 8)
     try:
-        out = ring.producer(MESSAGE)
+        out = ring.producer(MESSAGE).end
         assert [has_room(out, count) for count in (1, 8, 9)] == [True, True, False]
         for number in range(3):
             write_number(out, number)
         assert [has_room(out, count) for count in (5, 6)] == [True, False]
-        into = ring.consumer("reader", MESSAGE)
+        into = ring.consumer("reader", MESSAGE).end
         assert [has_messages(into, count) for count in (1, 3, 4, 8, 9)] == [True, True, False, False, False]
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_the_readers_are_only_looked_at_when_the_limit_is_reached(instance: str) -> None:
     ring = make_ring(instance, 8)
     try:
-        out, into = ring.producer(MESSAGE), ring.consumer("reader", MESSAGE)
+        role = ring.producer(MESSAGE)
+        out, into = role.end, ring.consumer("reader", MESSAGE).end
         write_number(out, 0)
         advance(into)
         release(into)
@@ -221,39 +209,45 @@ def test_the_readers_are_only_looked_at_when_the_limit_is_reached(instance: str)
         for number in range(2, 9):
             write_number(out, number)
         assert out.local[LIMIT] == 9
-        assert ring.producer_block[PRODUCER_POSITION] == 8
+        assert role.words[PRODUCER_POSITION] == 8
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_producer_follows_one_that_died_inside_a_slot(instance: str) -> None:
     ring = make_ring(instance, 4)
-    try:
-        dead, into = ring.producer(MESSAGE), ring.consumer("reader", MESSAGE)
+
+    def die_inside_a_slot() -> None:
+        out = ring.producer(MESSAGE).end
         for number in range(3):
-            write_number(dead, number)
-        fill(dead.slots[claim(dead)], 999)
+            write_number(out, number)
+        fill(out.slots[claim(out)], 999)
+        os._exit(7)
+
+    try:
+        assert wait_for_exit(in_child(die_inside_a_slot)) == 7
+        into = ring.consumer("reader", MESSAGE).end
         assert ring.position() == 3
-        successor = ring.producer(MESSAGE)
-        write_number(successor, 3)
+        write_number(ring.producer(MESSAGE).end, 3)
         assert [read_number(into) for _ in range(5)] == [0, 1, 2, 3, EMPTY]
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_returning_reader_resumes_at_what_it_gave_back(instance: str) -> None:
     ring = make_ring(instance, 8)
     try:
-        out, first = ring.producer(MESSAGE), ring.consumer("reader", MESSAGE)
+        out, first = ring.producer(MESSAGE).end, ring.consumer("reader", MESSAGE)
         for number in range(5):
             write_number(out, number)
-        assert [read_number(first) for _ in range(2)] == [0, 1]
-        release(first)
-        assert read_number(first) == 2
-        again = ring.consumer("reader", MESSAGE)
+        assert [read_number(first.end) for _ in range(2)] == [0, 1]
+        release(first.end)
+        assert read_number(first.end) == 2
+        first.close()
+        again = ring.consumer("reader", MESSAGE).end
         assert [read_number(again) for _ in range(4)] == [2, 3, 4, EMPTY]
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +260,8 @@ def test_a_returning_reader_resumes_at_what_it_gave_back(instance: str) -> None:
         ({"readers": ["twice", "twice"]}, "twice"),
         ({"readers": [f"r{n}" for n in range(16)]}, "at most 15"),
         ({"readers": [""]}, "reader=''"),
-        ({"readers": ["x" * 24]}, "expected 1 to 23 ASCII"),
-        ({"readers": ["é"]}, "expected 1 to 23 ASCII"),
+        ({"readers": ["x" * 24]}, "expected 1 to 23 printable ASCII"),
+        ({"readers": ["é"]}, "expected 1 to 23 printable ASCII"),
     ],
 )
 def test_a_ring_of_an_impossible_shape_is_refused(instance: str, arguments: dict[str, Any], complaint: str) -> None:
@@ -283,7 +277,7 @@ def test_unknown_readers_and_records_of_another_size_are_refused(instance: str) 
         with pytest.raises(ValueError, match="bytes=128, expected 64"):
             ring.view(np.dtype([("sequence", "u8"), ("rest", "u1", (120,))]))
     finally:
-        ring.unlink()
+        remove(ring)
 
 
 def test_a_ring_and_its_cursors_belong_together(instance: str) -> None:
@@ -296,8 +290,8 @@ def test_a_ring_and_its_cursors_belong_together(instance: str) -> None:
         with pytest.raises(SegmentError, match="blocks=3, expected 2"):
             Ring.attach(instance, VARIANTS)
     finally:
-        ring.unlink()
-        other.unlink()
+        remove(ring)
+        remove(other)
 
 
 def test_a_name_that_is_taken_leaves_neither_slots_nor_cursors(instance: str) -> None:

@@ -32,8 +32,6 @@ from engine.strategy.drive import (
     Buy,
     Cancel,
     Driver,
-    PrivateRing,
-    PrivateTable,
     Replace,
     Sell,
     accepted,
@@ -57,6 +55,7 @@ from engine.strategy.load import load
 from engine.strategy.new import write_new
 from engine.strategy.stage import StrategyStage
 from shm.histogram import Distribution
+from shm.private import PrivateRing, PrivateTable
 from tests.strategies.script import play
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -571,8 +570,8 @@ def stage(**changes: Any) -> StrategyStage:
     from shm.layout import HISTOGRAM
 
     shared = {
-        "ticks": PrivateRing(16, TICKS, "strategy"), "orders": PrivateRing(16, ORDERS, "gateway"),
-        "reports": PrivateRing(16, REPORTS, "strategy"), "stats": PrivateTable(STRATEGY_STATS), "control": PrivateTable(CONTROL),
+        "ticks": PrivateRing(16, TICKS, ["strategy"]), "orders": PrivateRing(16, ORDERS, ["gateway"]),
+        "reports": PrivateRing(16, REPORTS, ["strategy"]), "stats": PrivateTable(STRATEGY_STATS), "control": PrivateTable(CONTROL),
         "hops": PrivateTable(HISTOGRAM, 8), "strategy": good("witness"), "params": {}, "symbols": ["A"], "timer_ms": 100,
     }  # fmt: skip
     return StrategyStage(**{**shared, **changes})

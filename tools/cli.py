@@ -1,7 +1,9 @@
 """The `tickpath` command. Exit codes: 0 good, 1 the answer is no, 2 wrong usage or an unusable input, 3 the system failed."""
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -149,14 +151,84 @@ def arm(instance: str) -> None:
 
 
 @main.command()
-@click.option("--instance", default="tickpath", show_default=True)
+@click.option("--instance", metavar="NAME", help="Only what belongs to this instance (default: everything on this box).")
+@click.option("--long", is_flag=True, help="Several lines for each ring: every reader, heartbeats, pages.")
+@click.option("--hung-after", metavar="MS", type=click.FloatRange(min=0), default=1000, show_default=True, help="Silent for so long: hung.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @explained
-def clean(instance: str) -> None:
-    """Remove the shared memory that a dead instance left behind."""
-    from engine.runtime.instance import remove_dead
+def rings(instance: str | None, long: bool, hung_after: float, as_json: bool) -> None:
+    """List every ring, board and table: who is at it, how far behind, what was lost.
 
-    removed = remove_dead(instance)
-    click.echo("\n".join(f"removed {name}" for name in removed) or f"{instance}: nothing was left behind")
+    Exits with 1 where somebody should look: a process at a ring is dead or hangs, something was left behind or cannot be looked into.
+    """
+    from tools import rings as listing
+
+    found = listing.survey(instance, hung_after_ms=hung_after, placement=long or as_json)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        lines = listing.table_of(found) + ["", *map(str, found.rings)] * long
+        click.echo("\n".join(lines) or f"{instance or 'this box'}: no rings, boards or tables")
+    sys.exit(0 if found.well and not (found.empty and instance) else EXIT_NO)
+
+
+@main.command()
+@click.argument("ring")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--last", metavar="N", type=click.IntRange(min=0), help="Begin with the newest N messages (default: 10).")
+@click.option("--from", "start", metavar="POSITION", help="Begin at this position, or at 'oldest' or 'newest'.")
+@click.option("--seconds", metavar="N", type=click.FloatRange(min=0), help="Follow for so long.")
+@click.option("--schema", is_flag=True, help="Print the layout of the records instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@explained
+def inspect(ring: str, follow: bool, last: int | None, start: str | None, seconds: float | None, schema: bool, as_json: bool) -> None:
+    """Print what lies on RING, decoded by its own schema: any ring, board or table of any instance.
+
+    RING is a name as `tickpath rings` lists it; its instance may be left out where only one has it. Nobody waits for this reader: what
+    was overwritten before it was read is told as lost.
+    """
+    with _until_interrupted():
+        from tools import decode
+
+        decode.show(ring, follow=follow, last=last, start=decode.position_of(start), seconds=seconds, schema=schema, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Ctrl-C, and a reader of our output that has gone, are how a view ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Nobody reads it, and the interpreter would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@main.command()
+@click.option("--instance", metavar="NAME", help="Only what belongs to this instance (default: everything on this box).")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@explained
+def clean(instance: str | None, dry_run: bool, as_json: bool) -> None:
+    """Remove the shared memory that dead instances left behind. Where a process still lives, nothing of its instance is touched."""
+    from tools.clean import clean as remove
+
+    cleaned = remove(instance, dry_run=dry_run)
+    if as_json:
+        _print_json(cleaned.to_dict())
+    else:
+        lines = [f"{'would remove' if dry_run else 'removed'} {name}" for name in cleaned.removed]
+        lines += [f"kept {kept.name}: {kept.reason}" for kept in cleaned.kept]
+        click.echo("\n".join(lines) or f"{instance or 'this box'}: nothing was left behind")
+    if instance and cleaned.kept:
+        sys.exit(EXIT_FAILED if any(kept.alive for kept in cleaned.kept) else EXIT_NO)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
 if __name__ == "__main__":

@@ -104,13 +104,14 @@ class FeedStage:
         buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
         prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer])
         decoder.tops["publish"] = symbols is None
+        self.role = ticks.producer(QUOTE)
         self.state = Feed(
             decoder=decoder,
-            ticks=ticks.producer(QUOTE),
-            level_slots=ticks.view(LEVEL),
-            trade_slots=ticks.view(TRADE),
-            status_slots=ticks.view(STATUS),
-            instrument_slots=ticks.view(INSTRUMENT),
+            ticks=self.role.end,
+            level_slots=self.role.slots.view(LEVEL),
+            trade_slots=self.role.slots.view(TRADE),
+            status_slots=self.role.slots.view(STATUS),
+            instrument_slots=self.role.slots.view(INSTRUMENT),
             quotes=quotes.records,
             instruments=instruments.records,
             hop=hops.words()[HOP_PACKET_TO_TICK],
@@ -135,10 +136,11 @@ class FeedStage:
             self._close = self.file.close
 
     def close(self) -> None:
-        """Close the socket or file. The state must not be stepped after it."""
+        """Close the socket or file, and give the ring back. The state must not be stepped after it."""
         if self.words[FD] >= 0:
             self.words[FD] = -1
             self._close()
+            self.role.close()
 
     @property
     def left_over_bytes(self) -> int:

@@ -114,9 +114,10 @@ class GatewayStage:
         words[REQUESTED] = sequence
         words[MIDNIGHT_NS] = midnight_ns
         words[SWEEP_NEXT] = 1
+        self.roles = (orders.consumer(READER, ORDER), reports.producer(REPORT))
         self.state = Gateway(
-            orders=orders.consumer(READER, ORDER),
-            reports=reports.producer(REPORT),
+            orders=self.roles[0].end,
+            reports=self.roles[1].end,
             risk=self.risk,
             session=words,
             inbound=np.zeros(INBOUND_BYTES, np.uint8),
@@ -134,10 +135,12 @@ class GatewayStage:
         return verdicts(self.risk)
 
     def close(self) -> None:
-        """Say goodbye to the venue, as far as the socket takes it, and let go of the socket."""
+        """Say goodbye to the venue, as far as the socket takes it, and let go of the socket and of both ring ends."""
         with contextlib.suppress(OSError):
             self.socket.send(packet(LOGOUT), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         self.socket.close()
+        for role in self.roles:
+            role.close()
 
 
 def connect(host: str, port: int) -> socket.socket:

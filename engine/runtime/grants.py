@@ -52,7 +52,7 @@ def for_timer_slack(error: OSError | None) -> str:
 
 
 def for_prefault(error: OSError | None) -> str:
-    return "the loop may take page faults; it needs Linux 5.14 (MADV_POPULATE_WRITE) and enough memory; lock_memory touches pages too"
+    return "the loop may take page faults; it needs as much memory as is mapped"
 
 
 def for_numa(node: int) -> Callable[[OSError | None], str]:

@@ -1,10 +1,6 @@
 """The shared memory of one instance: every ring, table and board, made together and removed together."""
 
-import contextlib
-import fcntl
-import os
-import struct
-import time
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,15 +19,18 @@ from engine.layout import (
     REPORTS,
     STRATEGY_STATS,
     TICKS,
+    kinds_on,
 )
 from engine.runtime.config import RingsConfig
 from shm import segment
-from shm.layout import HISTOGRAM, IDENTITY
+from shm.layout import HISTOGRAM
 from shm.ring import Ring
 from shm.segment import SegmentError
 from shm.table import Board, Table
 
 PROCESSES_MAX = 8
+
+Made = TypeVar("Made", Table, Board, Ring)
 
 # Where each latency is measured, in the order of the path (the row of the hops table).
 HOPS = (
@@ -47,13 +46,20 @@ HOPS = (
 
 
 class Instance:
-    """One instance's segments. `create` owns the name until `unlink`; the kernel frees it when every process is gone."""
+    """One instance's segments, alive as long as this process or a child forked from it is attached to them."""
 
     def __init__(self, name: str, rings: RingsConfig) -> None:
         self.name = name
         self.build = engine.build_hash()
+        self._made: list[Table | Board | Ring] = []
+        try:
+            self._make(rings)
+        except BaseException:
+            self.unlink()
+            raise
+
+    def _make(self, rings: RingsConfig) -> None:
         self.control = self._table("control", CONTROL)
-        lock_owner(self.control.segment.fd)
         self.processes = self._table("processes", PROCESS, PROCESSES_MAX)
         self.feed_stats = self._table("feed.stats", FEED_STATS)
         self.strategy_stats = self._table("strategy.stats", STRATEGY_STATS)
@@ -72,80 +78,42 @@ class Instance:
     def create(cls, name: str, rings: RingsConfig) -> "Instance":
         """Make every segment of instance `name`, after removing what a dead one left. SegmentError where it is alive."""
         remove_dead(name)
-        try:
-            return cls(name, rings)
-        except BaseException:
-            remove(name)
-            raise
+        return cls(name, rings)
 
     def unlink(self) -> None:
-        remove(self.name)
+        """Remove the names of what this instance made, and of nothing that another made since."""
+        for made in self._made:
+            made.unlink()
 
     def _table(self, name: str, dtype: np.dtype, capacity: int = 1) -> Table:
-        return Table.create(f"{self.name}.{name}", dtype, capacity, build_hash=self.build)
+        return self._keep(Table.create(f"{self.name}.{name}", dtype, capacity, build_hash=self.build))
 
     def _board(self, name: str, dtype: np.dtype) -> Board:
-        return Board.create(f"{self.name}.{name}", dtype, INSTRUMENTS_MAX, build_hash=self.build)
+        return self._keep(Board.create(f"{self.name}.{name}", dtype, INSTRUMENTS_MAX, build_hash=self.build))
 
     def _ring(self, name: str, capacity: int, variants: dict[str, np.dtype], reader: str) -> Ring:
-        return Ring.create(f"{self.name}.{name}", capacity, variants, [reader], build_hash=self.build)
+        return self._keep(Ring.create(f"{self.name}.{name}", capacity, variants, [reader], build_hash=self.build, kinds=kinds_on(variants)))
 
-
-def remove(name: str) -> None:
-    """Unlink every segment of instance `name`."""
-    for found in segment.names(f"{name}."):
-        segment.unlink(found)
+    def _keep(self, made: Made) -> Made:
+        self._made.append(made)
+        return made
 
 
 def remove_dead(name: str) -> list[str]:
-    """Unlink what a dead instance of this name left behind and return the names. SegmentError where it is alive."""
-    left = segment.names(f"{name}.")
-    if left and (owner := living_owner(name)):
+    """Remove what a dead instance of this name left behind and return the names. SegmentError where it is alive."""
+    if owner := living_owner(name):
         raise SegmentError(
             f"instance={name}: it is running already (pid {owner}); stop it, or give this one another `instance` name in its config"
         )
-    for found in left:
-        segment.unlink(found)
-    return left
+    return segment.remove_dead(f"{name}.")
 
 
 def living_owner(name: str) -> int:
-    """The supervisor's pid of a living instance; 0 where nobody holds it.
+    """The pid of the oldest process attached to an instance's control segment: its supervisor, or a child that outlived it.
 
-    An instance is created a moment before it is locked, so one that looks dead is looked at again before it is believed.
+    0 where nobody is attached; -1 where it is someone whose processes this user may not look at.
     """
-    path = segment.SHM / f"{name}.control"
-    deadline = time.monotonic() + 0.2
-    while path.exists():
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if is_locked(file.fileno()):
-                return _supervisor(file.fileno()) or -1
-        if time.monotonic() > deadline:
-            return 0
-        time.sleep(0.02)
-    return 0
-
-
-def lock_owner(fd: int) -> None:
-    """Hold the instance by an OFD lock on its control segment: shared with forked children, freed when the last of them dies."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
-    except OSError as error:
-        raise SegmentError(
-            f"cannot lock the control segment: {error.strerror}; another process took the instance at the same moment"
-        ) from None
-
-
-def is_locked(fd: int) -> bool:
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
-    return struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK
-
-
-def _whole_file(kind: int) -> bytes:
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
-
-
-def _supervisor(fd: int) -> int:
-    """The pid of whoever created the control segment, out of its identity block."""
-    raw = os.pread(fd, IDENTITY.itemsize, 0)
-    return int(np.frombuffer(raw, IDENTITY)[0]["creator_pid"]) if len(raw) == IDENTITY.itemsize else 0
+    control = f"{name}.control"
+    if not segment.is_attached(control):
+        return 0
+    return min(segment.attached_pids(control), key=lambda pid: (segment.process_start(pid), pid), default=-1)

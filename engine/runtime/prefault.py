@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shm._shim import lib
+from shm._shim import ffi, lib
 
 # The kernel's own pages in every process; there is nothing to fault in.
 KERNEL_PAGES = ("[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]")
@@ -36,7 +36,7 @@ def touch_ahead(stack_kib: int, heap_kib: int) -> None:
 
 
 def populate() -> None:
-    """Fault in what is mapped now. OSError where a page cannot be had, or the kernel does not know how (before Linux 5.14)."""
+    """Fault in what is mapped now. OSError where a page cannot be had, or is not there."""
     seen = set(mappings())
     _populate(seen)
     # Looking made pages of its own.
@@ -45,7 +45,7 @@ def populate() -> None:
 
 def _populate(found: Iterable[Mapping]) -> None:
     for mapping in found:
-        failed = lib.tp_populate(mapping.address, mapping.length, mapping.writable)
+        failed = lib.tp_populate(ffi.cast("void *", mapping.address), mapping.length, mapping.writable)
         if failed and (failed not in PASSABLE or mapping.name == "[heap]"):
             raise OSError(failed, f"{os.strerror(failed)}: {mapping.name or 'anonymous memory'}, {mapping.length >> 10} KiB")
 

@@ -14,7 +14,9 @@ import numpy as np
 from engine.runtime import grants
 from engine.runtime.config import MachineConfig, ProcessConfig
 from engine.runtime.prefault import populate, touch_ahead
-from shm._shim import lib
+from shm._shim import ffi, lib
+
+MPOL_BIND = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def before_memory(process: ProcessConfig, machine: MachineConfig, cpu: int) -> l
     asked = []
     node = node_of(cpu) if process.numa == "local" else process.numa
     if isinstance(node, int):
-        asked.append(Setting("numa", node, lib.tp_bound_node, _checked(lib.tp_bind_memory, node), grants.for_numa(node)))
+        asked.append(Setting("numa", node, bound_node, lambda: _bind(node), grants.for_numa(node)))
     if process.nice:
         asked.append(Setting("nice", process.nice, _nice, lambda: os.setpriority(os.PRIO_PROCESS, 0, process.nice), grants.for_nice))
     if machine.oom_score_adj:
@@ -91,7 +93,7 @@ def read_back(line: np.record, *, prefaulted: bool, latency_set: bool) -> None:
     line["locked"] = locked()
     line["prefaulted"] = prefaulted
     line["oom_score_adj"] = _oom_score_adj()
-    line["numa_node"] = lib.tp_bound_node()
+    line["numa_node"] = bound_node()
     line["timer_slack_ns"] = min(_timer_slack_ns(), 0xFFFF_FFFF)
     line["cpus"] = len(os.sched_getaffinity(0))
     line["latency_set"] = latency_set
@@ -106,6 +108,22 @@ def fifo() -> int:
 def locked() -> bool:
     """Whether memory of this process is locked, all of it but the kernel's own pages."""
     return _locked_kib() > 0
+
+
+def bound_node() -> int:
+    """The first NUMA node that this process's memory comes from alone; -1 where it is not bound."""
+    policy = ffi.new("struct tp_policy *")
+    if lib.tp_policy_get(policy) or policy.mode != MPOL_BIND:
+        return -1
+    nodes = sum(word << 64 * place for place, word in enumerate(policy.nodes))
+    return (nodes & -nodes).bit_length() - 1
+
+
+def _bind(node: int) -> None:
+    policy = ffi.new("struct tp_policy *")
+    policy.mode = MPOL_BIND
+    policy.nodes[node // 64] = 1 << node % 64
+    _checked(lib.tp_policy_set, policy)()
 
 
 def node_of(cpu: int, root: Path = Path("/")) -> int | str:
@@ -149,7 +167,7 @@ def _write(path: str, value: int) -> None:
         file.write(str(value))
 
 
-def _checked(function: Callable[..., int], *arguments: int) -> Callable[[], None]:
+def _checked(function: Callable[..., int], *arguments: Any) -> Callable[[], None]:
     """A shim function that returns errno, as one that raises."""
 
     def call() -> None:

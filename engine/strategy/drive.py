@@ -44,12 +44,10 @@ from engine.messages.hot.stamp import NOW, SIMULATED, Clock
 from engine.strategy.hot.state import FIRST_ORDER_TSC, PHASE, SESSION_UP
 from engine.strategy.layout import INSTRUMENT, LEVEL, ORDER, QUOTE, REPORT, STATUS, TRADE
 from engine.strategy.stage import StrategyStage
-from shm._shim import lib
 from shm.hot import EMPTY, advance, claim, commit, poll, release
-from shm.layout import HISTOGRAM, LINE_BYTES, PRODUCER, READER
+from shm.layout import HISTOGRAM
+from shm.private import PrivateRing, PrivateTable
 from shm.ring import Ring
-from shm.segment import Geometry, Segment
-from shm.table import Table
 
 SYMBOL = "TEST"
 START_NS = 1_000_000_000
@@ -206,8 +204,9 @@ class Inbox:
     """One ring into the strategy: what is put here waits for its next turn."""
 
     def __init__(self, ring: Ring, layouts: dict[int, np.dtype]) -> None:
-        self._producer = ring.producer(next(iter(layouts.values())))
-        self._slots = {kind: ring.view(dtype) for kind, dtype in layouts.items()}
+        role = ring.producer(next(iter(layouts.values())))
+        self._producer = role.end
+        self._slots = {kind: role.slots.view(dtype) for kind, dtype in layouts.items()}
 
     def put(self, kind: int, instrument: int, tsc: int, values: dict[str, int]) -> None:
         index = claim(self._producer)
@@ -236,14 +235,14 @@ class Driver:
         self.orders: list[Order] = []
         self.control, self.stats_table, self.hops = PrivateTable(CONTROL), PrivateTable(STRATEGY_STATS), PrivateTable(HISTOGRAM, HOPS)
         ticks, orders, reports = (
-            PrivateRing(256, TICKS, "strategy"),
-            PrivateRing(orders_max, ORDERS, "gateway"),
-            PrivateRing(256, REPORTS, "strategy"),
+            PrivateRing(256, TICKS, ["strategy"]),
+            PrivateRing(orders_max, ORDERS, ["gateway"]),
+            PrivateRing(256, REPORTS, ["strategy"]),
         )
         self.ticks, self.reports, self._outbox = (
             Inbox(ticks, TICK_LAYOUTS),
             Inbox(reports, REPORT_LAYOUTS),
-            orders.consumer("gateway", ORDER),
+            orders.consumer("gateway", ORDER).end,
         )
         self._known: dict[int, _Known] = {}
         self._timer_ns = timer_ms * 1_000_000
@@ -341,39 +340,6 @@ class Driver:
         if order.kind == MSG_REPLACE:
             return Replace(order_id, target_id, px, qty, symbol)
         return Cancel(order_id, symbol)
-
-
-class PrivateSegment(Segment):
-    """A segment's payload in this process's own memory, with nothing behind it in /dev/shm."""
-
-    def __init__(self, kind: int, capacity: int, record_bytes: int) -> None:
-        self.geometry = Geometry("private", kind, capacity, record_bytes, "", 0, 1)
-        room = np.zeros(capacity * record_bytes + LINE_BYTES, np.uint8)
-        start = -room.ctypes.data % LINE_BYTES
-        self.data = room[start : start + capacity * record_bytes]
-        self.writable = True
-
-    def detach(self) -> None:
-        del self.data
-
-
-class PrivateTable(Table):
-    """A table of this process alone."""
-
-    def __init__(self, dtype: np.dtype, capacity: int = 1) -> None:
-        super().__init__(PrivateSegment(lib.TP_KIND_TABLE, capacity, dtype.itemsize), dtype)
-
-
-class PrivateRing(Ring):
-    """A ring of this process alone, with one reader."""
-
-    def __init__(self, capacity: int, variants: dict[str, np.dtype], reader: str) -> None:
-        record_bytes = next(iter(variants.values())).itemsize
-        slots = PrivateSegment(lib.TP_KIND_RING, capacity, record_bytes)
-        super().__init__(slots, PrivateSegment(lib.TP_KIND_CURSORS, 2, PRODUCER.itemsize))
-        block = self.cursors.data[PRODUCER.itemsize :].view(READER)[0]
-        block["name"][: len(reader)] = np.frombuffer(reader.encode(), np.uint8)
-        block["mode"] = lib.TP_READER_GATING
 
 
 def _given(**values: int | None) -> dict[str, int]:

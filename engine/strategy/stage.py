@@ -59,17 +59,17 @@ class StrategyStage:
         self.loaded = load(strategy)
         self.step_module = self.loaded.turn
         self.step = self.loaded.step
-        into = ticks.consumer(READER, layout.QUOTE)
+        self.roles = (ticks.consumer(READER, layout.QUOTE), reports.consumer(READER, layout.REPORT), orders.producer(layout.ORDER))
         words = np.zeros(WORDS, np.int64)
         words[TIMER_NS] = timer_ms * 1_000_000
         self.state = Strategy(
-            ticks=into,
+            ticks=self.roles[0].end,
             levels=ticks.view(layout.LEVEL),
             trades=ticks.view(layout.TRADE),
             statuses=ticks.view(layout.STATUS),
             instruments=ticks.view(layout.INSTRUMENT),
-            reports=reports.consumer(READER, layout.REPORT),
-            orders=orders.producer(layout.ORDER),
+            reports=self.roles[1].end,
+            orders=self.roles[2].end,
             places=make_places(symbols, px_decimals),
             place_of=np.full(INSTRUMENTS_MAX, NOWHERE, np.int32),
             sides=np.full(SIDES, 0, np.uint8),
@@ -86,8 +86,10 @@ class StrategyStage:
         self.loaded.compile(self.state, Clock(np.zeros(4, np.int64), np.ones(1)))
 
     def close(self) -> None:
-        """Let go of shared memory. The rings belong to the instance, so there is nothing else to undo."""
+        """Let go of shared memory and give the ring ends back."""
         del self.state
+        for role in self.roles:
+            role.close()
 
 
 def make_places(symbols: Sequence[str], px_decimals: int) -> np.recarray:

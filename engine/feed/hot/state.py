@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.feed.hot.decoder import Decoder
 from engine.layout import CONTROL
-from shm.hot import Producer
+from shm.hot import ProducerEnd
 
 # Words of Feed.words.
 SOURCE = 0
@@ -70,7 +70,7 @@ class Feed(NamedTuple):
     """
 
     decoder: Decoder
-    ticks: Producer
+    ticks: ProducerEnd
     level_slots: np.ndarray
     trade_slots: np.ndarray
     status_slots: np.ndarray

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.risk.hot import Risk
-from shm.hot import Consumer, Producer
+from shm.hot import ConsumerEnd, ProducerEnd
 
 # Words of Gateway.session.
 FD = 0
@@ -99,8 +99,8 @@ class Gateway(NamedTuple):
     table (a power of two,) ORDER_ENTRY; executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
     hops (8, words) int64 histograms; control (words,) int64."""
 
-    orders: Consumer
-    reports: Producer
+    orders: ConsumerEnd
+    reports: ProducerEnd
     risk: Risk
     session: np.ndarray
     inbound: np.ndarray

@@ -7,7 +7,7 @@ from numba import njit
 
 from engine.layout import CONTROL
 from engine.messages.hot.stamp import Clock
-from shm.hot import Consumer, Producer
+from shm.hot import ConsumerEnd, ProducerEnd
 
 # Words of Context.words. All but LAST_ID and the timer's two are of the event being handled.
 LAST_ID = 0
@@ -39,7 +39,7 @@ class Context(NamedTuple):
     sides (SIDES,) uint8 by order id; control (words,) int64; stats (1,) record; words (WORDS,) int64.
     """
 
-    orders: Producer
+    orders: ProducerEnd
     places: np.ndarray
     place_of: np.ndarray
     sides: np.ndarray
@@ -55,13 +55,13 @@ class Strategy(NamedTuple):
     on_timer and on_status are given; tick_ring and decision are histogram words; the rest is in Context.
     """
 
-    ticks: Consumer
+    ticks: ConsumerEnd
     levels: np.ndarray
     trades: np.ndarray
     statuses: np.ndarray
     instruments: np.ndarray
-    reports: Consumer
-    orders: Producer
+    reports: ConsumerEnd
+    orders: ProducerEnd
     places: np.ndarray
     place_of: np.ndarray
     sides: np.ndarray
