@@ -20,7 +20,7 @@ from engine.layout import CONTROL, IDLE_SLEEP, IDLE_SPIN, IDLE_YIELD, PROCESS
 from engine.runtime import cpus, latch, prefault, realtime, settings
 from engine.runtime.config import ConfigError, MachineConfig, ProcessConfig
 from engine.runtime.cpus import Cpus, LatencySet
-from engine.runtime.instance import remove
+from engine.runtime.instance import remove_dead
 from engine.runtime.placement import Place
 from engine.runtime.process import Tuned
 from engine.runtime.realtime import Throttle
@@ -390,7 +390,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     made = Launcher(tmp_path, f"tickpath-test-{uuid.uuid4().hex[:12]}", {"TICKPATH_STATE": str(tmp_path / "state")})
     yield made
     left = made.segments()
-    remove(made.instance)
+    remove_dead(made.instance)
     assert left == [], "shared memory was left behind"
 
 
@@ -615,6 +615,11 @@ def test_root_kills_an_instance_of_another_user(instance: str, state: Path) -> N
         assert control.records[0]["kill"] == 0
     finally:
         path.unlink()
+
+
+def test_a_cpu_that_cannot_be_had_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"process p: cpu=4000: it cannot be pinned there \(Invalid argument\)"):
+        Tuned(process_of(), MachineConfig(), spinner(4000, fifo=0), 2).settle_in()
 
 
 def test_settings_that_must_be_and_are_not_end_the_process() -> None:

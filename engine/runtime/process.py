@@ -105,9 +105,15 @@ class Tuned:
         self.entered = False
 
     def settle_in(self) -> None:
-        """Pin, before anything is touched, so that memory comes from the CPU's own node. OSError where the CPU is out of reach."""
-        self._enter_latency_set()
-        os.sched_setaffinity(0, {self.place.cpu})
+        """Pin, before anything is touched, so that memory comes from the CPU's own node."""
+        try:
+            self._enter_latency_set()
+            os.sched_setaffinity(0, {self.place.cpu})
+        except OSError as error:
+            raise ConfigError(
+                f"process {self.process.name}: cpu={self.place.cpu}: it cannot be pinned there ({error.strerror}): "
+                "the CPU is offline, or a cpuset does not have it"
+            ) from None
         self._say(settings.settle(settings.before_memory(self.process, self.machine, self.place.cpu)))
 
     def settle_down(self, line: np.record) -> None:
