@@ -76,3 +76,11 @@ tools-present:
 	  $(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || missing="$$missing python3-dev"; \
 	fi; \
 	if [ -n "$$missing" ]; then echo "missing:$$missing; install with: apt-get install$$missing" >&2; exit 1; fi
+
+install:  ## into PREFIX (/usr/local), config into /etc/tickpath; DESTDIR for packages
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSCONFDIR="$(SYSCONFDIR)" PYTHON="$(PYTHON)" tuning/boot/install.sh install
+
+uninstall:  ## take back what install put there
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSCONFDIR="$(SYSCONFDIR)" tuning/boot/install.sh uninstall
+
+.PHONY: install uninstall

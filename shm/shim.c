@@ -1,10 +1,14 @@
-/* What neither Python nor numba can do by itself: the TSC's own description, memory locking, and a death pact. */
+/* What neither Python nor numba can do by itself: the TSC's own description, memory locked and
+ * touched ahead, timer slack, and a death pact. */
 
+#include <alloca.h>
 #include <cpuid.h>
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <x86intrin.h>
@@ -44,4 +48,33 @@ int tp_lock_memory(void)
 int tp_die_with_parent(int signal_number)
 {
     return prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0) == 0 ? 0 : errno;
+}
+
+/* How late the kernel may wake this process, so that it can wake several at once. Returns 0, or errno. */
+int tp_set_timer_slack(unsigned long ns)
+{
+    return prctl(PR_SET_TIMERSLACK, ns, 0, 0, 0) == 0 ? 0 : errno;
+}
+
+/* Write to every page of the next `bytes` of the stack, which grows by a fault a page. */
+__attribute__((noinline)) void tp_prefault_stack(size_t bytes)
+{
+    volatile uint8_t *room = alloca(bytes);
+    for (size_t at = 0; at < bytes; at += 4096)
+        room[at] = 0;
+    __asm__ volatile("" : : "r"(room) : "memory");
+}
+
+/* Touch `bytes` of heap and keep them: what malloc is given back stays with the process. Returns 0, or errno. */
+int tp_prefault_heap(size_t bytes)
+{
+    mallopt(M_TRIM_THRESHOLD, -1);
+    mallopt(M_MMAP_MAX, 0);
+    volatile uint8_t *room = malloc(bytes);
+    if (!room)
+        return ENOMEM;
+    for (size_t at = 0; at < bytes; at += 4096)
+        room[at] = 0;
+    free((void *)room);
+    return 0;
 }

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.runtime.config import DEFAULT_PATH, ConfigError, check, load
+from engine.runtime import cpus
+from engine.runtime.config import DEFAULT_PATH, ConfigError, MachineConfig, ProcessConfig, check, load
 
 
 @pytest.fixture
@@ -55,6 +56,16 @@ BAD = [
     ("process.0.cpu", 4000, "process feed_handler: cpu=4000: expected one of"),
     ("process.0.name", "strategy", "expected different ones"),
     ("process.1.idle", "doze", "process[1].idle='doze': invalid enum value 'doze'"),
+    ("process.0.fifo", 50, "process[0].fifo=50: expected `int` <= 49"),
+    ("process.0.fifo", -1, "process[0].fifo=-1: expected `int` >= 0"),
+    ("process.0.nice", 20, "process[0].nice=20: expected `int` <= 19"),
+    ("process.0.numa", "near", "process[0].numa='near': invalid enum value 'near'"),
+    ("process.0.fifos", 1, "process[0]: unknown key 'fifos'; did you mean 'fifo'?"),
+    ("machine.lock_memry", True, "machine: unknown key 'lock_memry'; did you mean 'lock_memory'?"),
+    ("machine.lock_memory", 1, "machine.lock_memory=1: expected `bool`, got `int`"),
+    ("machine.when_refused", "ask", "machine.when_refused='ask': invalid enum value 'ask'"),
+    ("machine.stack_kib", 8192, "machine.stack_kib=8192: expected `int` <= 4096"),
+    ("machine.oom_score_adj", -1001, "machine.oom_score_adj=-1001: expected `int` >= -1000"),
     ("exchange.flow", "replay", "exchange.path is missing"),
     ("exchange.symbols", [], "exchange.symbols is missing"),
     ("exchange.speed", float("nan"), "exchange.speed"),
@@ -77,6 +88,40 @@ def test_a_bad_key_is_named_with_the_reason(raw: dict[str, Any], key: str, value
 def test_a_limit_that_is_zero_missing_or_not_a_number_never_starts(raw: dict[str, Any], limit: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=limit):
         check(put(raw, f"risk.{limit}", value), "my.toml")
+
+
+def test_the_shipped_config_asks_for_nothing_that_a_user_may_not(raw: dict[str, Any]) -> None:
+    config = check(raw, "default")
+    assert config.machine == MachineConfig()
+    assert not config.machine.lock_memory
+    assert all((process.fifo, process.nice, process.numa) == (0, 0, "any") for process in config.process)
+
+
+def test_every_key_of_a_process_and_of_the_machine_is_in_the_shipped_config(raw: dict[str, Any]) -> None:
+    assert set(raw["machine"]) == set(MachineConfig.__struct_fields__)
+    assert set(raw["process"][0]) == set(ProcessConfig.__struct_fields__)
+
+
+def test_without_the_machine_section_the_config_is_the_same(raw: dict[str, Any]) -> None:
+    whole = check(raw, "default")
+    del raw["machine"]
+    assert check(raw, "default") == whole
+
+
+def test_a_cpu_outside_of_our_affinity_may_be_named(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit's CPUAffinity= is where the supervisor stays, and no bound on where its processes are pinned."""
+    monkeypatch.setattr(cpus, "look", lambda: cpus.Cpus(frozenset({0, 1}), frozenset({0}), frozenset()))
+    monkeypatch.setattr(cpus, "reachable", lambda: frozenset({0, 1}))
+    assert check(put(raw, "process.0.cpu", 1), "my.toml").process[0].cpu == 1
+    with pytest.raises(ConfigError, match="cpu=2: expected one of 0-1"):
+        check(put(raw, "process.0.cpu", 2), "my.toml")
+
+
+def test_a_cpu_in_a_set_that_is_closed_to_us_is_explained(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    shut = cpus.LatencySet(Path("/sys/fs/cgroup/tickpath.latency"), frozenset({1}), False)
+    monkeypatch.setattr(cpus, "look", lambda: cpus.Cpus(frozenset({0, 1}), frozenset({0}), frozenset(), shut))
+    with pytest.raises(ConfigError, match=r"cpu=1: tune has put it into the cpuset /sys/fs/cgroup/tickpath\.latency, which this user"):
+        check(put(raw, "process.0.cpu", 1), "my.toml")
 
 
 def test_without_an_exchange_section_no_process_may_hold_one(raw: dict[str, Any]) -> None:

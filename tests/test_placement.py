@@ -45,3 +45,18 @@ def test_automatic_processes_keep_off_the_cpus_that_others_name() -> None:
     ]
     places, _ = place(mixed, usable=[0, 1, 2, 3])
     assert [where.cpu for where in places] == [1, 2, 3]
+
+
+def test_isolated_cpus_come_first_if_there_is_one_for_each() -> None:
+    places, _ = place(THREE, usable=range(8), quiet={4, 5, 6, 7})
+    assert [where.cpu for where in places] == [4, 5, 6]
+
+
+def test_too_few_isolated_cpus_are_cpus_like_others() -> None:
+    places, _ = place(THREE, usable=range(4), quiet={3})
+    assert [where.cpu for where in places] == [1, 2, 3]
+
+
+def test_the_priority_asked_for_goes_with_the_place() -> None:
+    places, _ = place([ProcessConfig(name="a", stages=["feed"], cpu=1, fifo=12)], usable=[0, 1])
+    assert places[0].fifo == 12

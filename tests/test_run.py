@@ -22,7 +22,7 @@ PROCESS_NAMES = ["feed_handler", "strategy", "order_gateway", "exchange"]
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
-    made = Launcher(tmp_path, f"test-{uuid.uuid4().hex[:12]}")
+    made = Launcher(tmp_path, f"test-{uuid.uuid4().hex[:12]}", {"TICKPATH_STATE": str(tmp_path / "state")})
     yield made
     assert made.segments() == [], "shared memory was left behind"
 
@@ -217,10 +217,33 @@ def attached_stats(launcher: Launcher) -> np.record:
     return Table.attach(f"{launcher.instance}.gateway.stats", GATEWAY_STATS, writable=False).records[0]
 
 
-def test_a_kill_of_nobody_says_so(launcher: Launcher) -> None:
-    finished = launcher.run("kill", "--instance", "nobody-here")
+def test_a_kill_of_nobody_says_so_and_holds_all_the_same(launcher: Launcher) -> None:
+    finished = launcher.run("kill", "--instance", launcher.instance, "--reason", "in between two starts")
     assert finished.returncode == 3
-    assert "nobody-here.control: there is none; is the instance running?" in finished.stderr
+    assert f"{launcher.instance}.control: there is none; is the instance running?" in finished.stderr
+    assert "It cannot start now until" in finished.stderr
+    refused = launcher.run("run", str(launcher.config))
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    assert "(in between two starts)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert launcher.run("warm", str(launcher.config)).returncode == 0, "compiling ahead is no trading"
+    armed = launcher.run("arm", "--instance", launcher.instance)
+    assert (armed.returncode, armed.stdout) == (0, f"{launcher.instance}: armed; it does not run, and may start\n")
+    assert launcher.run("arm", "--instance", launcher.instance).returncode == 3
+    _, finished = launcher.trade("--seconds", "0.2")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_killed_instance_does_not_start_again_until_it_is_armed(launcher: Launcher) -> None:
+    with launcher.background("--seconds", "60") as running:
+        trading(launcher)
+        assert launcher.run("kill", "--instance", launcher.instance, "--reason", "test").returncode == 0
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
+    assert launcher.run("run", str(launcher.config)).returncode == 1
+    assert launcher.run("arm", "--instance", launcher.instance).returncode == 0
+    _, finished = launcher.trade("--seconds", "0.2")
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.skipif(not AAPL.exists(), reason="the shared data folder is not beside the project")

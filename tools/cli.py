@@ -19,6 +19,7 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         from engine.runtime.clock import ClockError
+        from engine.runtime.latch import Killed
         from engine.strategy.errors import StrategyError
         from shm.segment import SegmentError
 
@@ -27,6 +28,9 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
         except (SegmentError, ClockError) as error:
             click.echo(f"tickpath: {error}", err=True)
             sys.exit(EXIT_FAILED)
+        except Killed as error:
+            click.echo(f"tickpath: {error}", err=True)
+            sys.exit(EXIT_NO)
         except OSError as error:
             click.echo(f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error}", err=True)
             sys.exit(EXIT_MISUSE)
@@ -128,7 +132,7 @@ def new(name: str, folder: Path) -> None:
 @click.option("--instance", default="tickpath", show_default=True)
 @explained
 def kill(reason: str, instance: str) -> None:
-    """Block new orders of a running instance and cancel its open ones."""
+    """Block new orders of a running instance, cancel its open ones, and keep it from starting again until `tickpath arm`."""
     from tools.killswitch import set_kill
 
     set_kill(instance, reason or "by hand")
@@ -139,11 +143,11 @@ def kill(reason: str, instance: str) -> None:
 @click.option("--instance", default="tickpath", show_default=True)
 @explained
 def arm(instance: str) -> None:
-    """Let a killed instance trade again."""
+    """Let a killed instance trade, and start, again."""
     from tools.killswitch import clear_kill
 
-    clear_kill(instance)
-    click.echo(f"{instance}: armed")
+    running = clear_kill(instance)
+    click.echo(f"{instance}: armed" + ("" if running else "; it does not run, and may start"))
 
 
 @main.command()

@@ -13,11 +13,11 @@ import psutil
 from rich.console import Console
 
 from engine.layout import pack_symbol
-from engine.runtime import report
+from engine.runtime import cpus, latch, realtime, report
 from engine.runtime.clock import Calibration, calibrate
-from engine.runtime.config import Config, load
+from engine.runtime.config import Config, ConfigError, load
 from engine.runtime.instance import Instance
-from engine.runtime.placement import place
+from engine.runtime.placement import Place, place
 from engine.runtime.supervisor import Outcome, Supervisor
 from shm._shim import lib
 from tools import show
@@ -31,21 +31,34 @@ EXIT_LOST = 1
 
 
 def run(config: Config, console: Console, notes: list[str], *, trade: bool = True) -> tuple[dict[str, Any], int]:
-    """Run an instance from start to end and return its report and the exit code. SegmentError, ClockError, ConfigError."""
-    places, placing_notes = place(config.process)
+    """Run an instance from start to end and return its report and the exit code. SegmentError, ClockError, ConfigError, Killed."""
+    places, placing_notes = _places(config)
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         placing_notes.append("NUMBA_DISABLE_JIT is set: kernels run as plain Python, to be stepped through and not to be timed")
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
     instance = Instance.create(config.instance, config.rings)
     try:
+        if trade:
+            latch.check(config.instance)
         supervisor = Supervisor(config, instance, calibration, places, _midnight_ns())
         with show.live(console) as line:
             outcome = supervisor.run(_shower(line, supervisor), trade=trade)
-        result = _result(supervisor, outcome, started_tsc, notes + placing_notes)
+        result = _result(supervisor, outcome, started_tsc, notes + placing_notes + outcome.notes)
     finally:
         instance.unlink()
     return result, outcome.code or (EXIT_LOST if result["lost"] else 0)
+
+
+def _places(config: Config) -> tuple[list[Place], list[str]]:
+    """Where each process runs, and what to say of it. ConfigError where one must not spin at the priority asked for."""
+    found, throttle = cpus.look(), realtime.read_throttle()
+    places, notes = place(config.process, found.usable, found.quiet)
+    if problems := list(realtime.refusals(places, found, throttle, found.own)):
+        raise ConfigError("; ".join(problems))
+    if found.latency_set is not None and not found.latency_set.enterable:
+        notes.append(f"{found.latency_set.path}: this user may not enter it, so its CPUs {cpus.listed(found.latency_set.cpus)} stay idle")
+    return places, notes + list(realtime.notes(places, found, throttle))
 
 
 def config_for(

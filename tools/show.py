@@ -92,14 +92,23 @@ def _hops(hops: list[dict[str, Any]], *, wide: bool) -> Table:
 
 
 def _processes(processes: list[dict[str, Any]]) -> Table:
-    table = _table("process", "stages", "pid", "CPU", "idle", "busy", "kernels compiled", "ending")
+    table = _table("process", "stages", "pid", "CPU", "idle", "runs as", "busy", "faults", "kernels compiled", "ending")
     for entry in processes:
         shared = f" (shared with {', '.join(entry['shares_cpu_with'])})" if entry["shares_cpu_with"] else ""
         table.add_row(
-            entry["name"], "+".join(entry["stages"]), str(entry["pid"]), f"{entry['cpu']}{shared}", entry["idle"], f"{entry['busy']:.1%}",
+            entry["name"], "+".join(entry["stages"]), str(entry["pid"]), f"{entry['cpu']}{shared}", entry["idle"],
+            _runs_as(entry["settings"]), f"{entry['busy']:.1%}", f"{entry['loop']['minor_faults'] + entry['loop']['major_faults']:,}",
             str(entry["kernels_compiled"]), entry["ending"],
         )  # fmt: skip
     return table
+
+
+def _runs_as(settings: dict[str, Any]) -> str:
+    """What a process has of the kernel beyond the ordinary, as read back."""
+    said = [f"FIFO {settings['fifo']}" if settings["fifo"] else "", f"nice {settings['nice']}" if settings["nice"] else ""]
+    said += [f"{settings['locked_kib'] >> 10} MiB locked" if settings["locked"] else "", "latency set" if settings["latency_set"] else ""]
+    said += [f"node {settings['numa_node']}" if settings["numa_node"] is not None else ""]
+    return ", ".join(part for part in said if part) or "ordinary"
 
 
 def _positions(result: dict[str, Any]) -> Table:
@@ -113,9 +122,12 @@ def _positions(result: dict[str, Any]) -> Table:
     return table
 
 
+NUMBERS = {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid", "faults"}
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
-        numeric = column.endswith("ns") or column in {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid"}
+        numeric = column.endswith("ns") or column in NUMBERS
         table.add_column(column, justify="right" if numeric and place else "left", no_wrap=column not in {"what", "CPU"})
     return table

@@ -1,7 +1,6 @@
 """What a run is made of, read from TOML and checked whole before anything starts."""
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 from engine.layout import pack_symbol
 from engine.risk.limits import Limits
+from engine.runtime import cpus
 
 DEFAULT_PATH = Path(__file__).with_name("default.toml")
 STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
@@ -29,12 +29,28 @@ class ConfigError(ValueError):
 
 
 class ProcessConfig(Struct, forbid_unknown_fields=True, frozen=True):
-    """One process: the stages it loops over, on which CPU, and what it does when there is nothing to do."""
+    """One process: the stages it loops over, on which CPU, what it does when there is nothing to do, and before whom it runs."""
 
     name: Name
     stages: Annotated[list[Literal["feed", "strategy", "gateway", "exchange"]], Meta(min_length=1)]
     cpu: Annotated[int, Meta(ge=0, le=4095)] | Literal["auto"] = "auto"
     idle: Literal["auto", "spin", "yield", "sleep"] = "auto"
+    # Threaded interrupts run at 50: a feed handler above them would wait for its own packets.
+    fifo: Annotated[int, Meta(ge=0, le=49)] = 0
+    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    numa: Annotated[int, Meta(ge=0, le=1023)] | Literal["any", "local"] = "any"
+
+
+class MachineConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """What every process asks of the kernel. 0 and false ask for nothing."""
+
+    when_refused: Literal["note", "stop"] = "note"
+    prefault: bool = True
+    stack_kib: Annotated[int, Meta(ge=64, le=4096)] = 512
+    heap_kib: Annotated[int, Meta(ge=0, le=1 << 20)] = 4096
+    lock_memory: bool = False
+    timer_slack_ns: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+    oom_score_adj: Annotated[int, Meta(ge=-1000, le=1000)] = 0
 
 
 class RingsConfig(Struct, forbid_unknown_fields=True, frozen=True):
@@ -101,6 +117,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     risk: Limits
     exchange: ExchangeConfig | None = None
     rings: RingsConfig = field(default_factory=RingsConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
     seconds: Seconds = 0.0
 
 
@@ -180,10 +197,21 @@ def _process_problems(config: Config) -> Iterator[str]:
             yield f"stage {stage} is in {placed.count(stage)} processes: expected {wanted}" + (
                 "" if stage != "exchange" else " (with an [exchange] section 1, without one 0)"
             )
-    usable = os.sched_getaffinity(0)
+    found = cpus.look()
     for process in config.process:
-        if process.cpu != "auto" and process.cpu not in usable:
-            yield f"process {process.name}: cpu={process.cpu}: expected one of {sorted(usable)}, the CPUs this user may run on"
+        if process.cpu != "auto" and found.closed(process.cpu):
+            yield f"process {process.name}: cpu={process.cpu}: {_closed(found)}"
+        elif process.cpu != "auto" and process.cpu not in found.usable and process.cpu not in (reachable := cpus.reachable()):
+            usable = cpus.listed(found.usable | reachable)
+            yield f"process {process.name}: cpu={process.cpu}: expected one of {usable}, the CPUs this user may run on"
+
+
+def _closed(found: cpus.Cpus) -> str:
+    assert found.latency_set is not None
+    return (
+        f"tune has put it into the cpuset {found.latency_set.path}, which this user may not enter; start as root, or isolate at boot "
+        "(isolcpus=, tune's cpuset_v2 = keep or cpuset_v1 = keep), where pinning alone is enough"
+    )
 
 
 def _exchange_problems(config: Config, exchange: ExchangeConfig) -> Iterator[str]:
@@ -232,7 +260,7 @@ def _keys_at(place: str) -> list[str]:
     kind: Any = Config
     for part in [] if place == "top level" else re.sub(r"\[[^]]*\]", "", place).split("."):
         kind = {"process": ProcessConfig, "feed": FeedConfig, "strategy": StrategyConfig, "gateway": GatewayConfig, "risk": Limits}.get(
-            part, {"exchange": ExchangeConfig, "rings": RingsConfig, "symbols": SymbolConfig}.get(part, kind)
+            part, {"exchange": ExchangeConfig, "rings": RingsConfig, "symbols": SymbolConfig, "machine": MachineConfig}.get(part, kind)
         )
     return list(kind.__struct_fields__)
 

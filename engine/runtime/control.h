@@ -53,7 +53,13 @@ struct tp_control {
     uint64_t strategy_pad[7];
 };
 
-/* One record a process. reason: what its loop returned when it ended (engine/runtime/hot.py). */
+/* One record a process, written by that process alone. reason: what its loop returned when it ended (engine/runtime/hot.py).
+ * minor_faults and major_faults count its whole life. The line below holds what the kernel was asked for, as read back from it.
+ *
+ * 104 fifo     SCHED_FIFO priority, 0: ordinary    105 locked  1: mlockall holds      106 nice    107 prefaulted  1: every page is there
+ * 108 oom_score_adj    110 numa_node  -1: not bound    112 timer_slack_ns    116 cpus  CPUs it may run on    118 latency_set  1: in tune's
+ * 128 loop_*   what happened between the first and the last turn of the loop. A wait is a system call that slept; forced: another ran
+ */
 struct tp_process {
     uint32_t pid;
     int32_t cpu;
@@ -69,7 +75,20 @@ struct tp_process {
     uint8_t name[32];
     uint8_t fifo;
     uint8_t locked;
-    uint8_t flags_pad[22];
+    int8_t nice;
+    uint8_t prefaulted;
+    int16_t oom_score_adj;
+    int16_t numa_node;
+    uint32_t timer_slack_ns;
+    uint16_t cpus;
+    uint8_t latency_set;
+    uint8_t set_pad;
+    int64_t locked_kib;
+    int64_t loop_minor_faults;
+    int64_t loop_major_faults;
+    int64_t loop_waits;
+    int64_t loop_forced;
+    uint8_t loop_pad[32];
 };
 
 struct tp_feed_stats {

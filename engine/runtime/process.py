@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy as np
 from numba.core import event
 
 from engine.layout import PHASE_STOPPED, STATE_COMPILING, STATE_ENDED, STATE_LOOPING, STATE_READY
+from engine.runtime import settings
 from engine.runtime.clock import Calibration
+from engine.runtime.config import ConfigError, MachineConfig, ProcessConfig
+from engine.runtime.cpus import latency_set
 from engine.runtime.hot import STAGE_REASONS, TIME_UP
 from engine.runtime.loop import loop_for
 from engine.runtime.placement import Place
@@ -32,11 +36,19 @@ EXIT_GOOD, EXIT_MISUSE, EXIT_FAILED = 0, 2, 3
 CONNECT_PATIENCE_S = 20.0
 
 
-def start(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> None:
-    """The child's side of the fork: never returns. What went wrong is written to errors_fd for the supervisor to show."""
-    code = EXIT_FAILED
+@dataclass(frozen=True)
+class Words:
+    """Pipes to the supervisor: what ended this process, and what it should tell the user but can live with."""
+
+    errors_fd: int
+    notes_fd: int
+
+
+def start(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> None:
+    """The child's side of the fork: never returns. What went wrong is written to words.errors_fd for the supervisor to show."""
+    code, errors_fd = EXIT_FAILED, words.errors_fd
     try:
-        code = _run(run, slot, place, errors_fd, supervisor)
+        code = _run(run, slot, place, words, supervisor)
     except (StrategyError, ValueError, OSError) as error:
         _tell(errors_fd, str(error))
         code = EXIT_MISUSE
@@ -49,9 +61,10 @@ def start(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) ->
         os._exit(code)
 
 
-def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> int:
+def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> int:
     leaving = _handle_signals(supervisor)
-    os.sched_setaffinity(0, {place.cpu})
+    tuned = Tuned(run.config.process[slot], run.config.machine, place, words.notes_fd)
+    tuned.settle_in()
     line = run.instance.processes.records[slot]
     _introduce(line, place)
     stages: list[Stage] = []
@@ -61,13 +74,14 @@ def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> 
             stages += _build_all(place.stages, run)
             turn = _compiled_turn(run, slot, place, stages)
         line["kernels_compiled"] = sum(1 for _, happened in recorder.buffer if happened.is_start)
-        line["state"] = STATE_READY
         gc.collect()
         gc.freeze()
         gc.disable()
+        tuned.settle_down(line)
+        line["state"] = STATE_READY
         _wait_for_peers(run, leaving)
         line["state"] = STATE_LOOPING
-        reason = _loop(turn, run.calibration, leaving, supervisor)
+        reason = _loop(turn, run.calibration, leaving, supervisor, line)
         line["reason"] = reason
     finally:
         _account(line)
@@ -75,9 +89,52 @@ def _run(run: Run, slot: int, place: Place, errors_fd: int, supervisor: int) -> 
         for stage in stages:
             stage.close()
     if reason < 0:
-        _tell(errors_fd, explain(reason, stages))
+        _tell(words.errors_fd, explain(reason, stages))
         return EXIT_FAILED
     return EXIT_GOOD
+
+
+class Tuned:
+    """The process's own settings, in the two steps in which they can be made. ConfigError where one must be and was refused."""
+
+    def __init__(self, process: ProcessConfig, machine: MachineConfig, place: Place, notes_fd: int) -> None:
+        self.process = process
+        self.machine = machine
+        self.place = place
+        self.notes_fd = notes_fd
+        self.entered = False
+
+    def settle_in(self) -> None:
+        """Pin, before anything is touched, so that memory comes from the CPU's own node."""
+        try:
+            self._enter_latency_set()
+            os.sched_setaffinity(0, {self.place.cpu})
+        except OSError as error:
+            raise ConfigError(
+                f"process {self.process.name}: cpu={self.place.cpu}: it cannot be pinned there ({error.strerror}): "
+                "the CPU is offline, or a cpuset does not have it"
+            ) from None
+        self._say(settings.settle(settings.before_memory(self.process, self.machine, self.place.cpu)))
+
+    def settle_down(self, line: np.record) -> None:
+        """When all is built: touch, lock, and take the priority; then read everything back into the record."""
+        asked = settings.before_loop(self.process, self.machine)
+        self._say(settings.settle(asked))
+        prefaulted = any(setting.key == "prefault" and setting.got() for setting in asked)
+        settings.read_back(line, prefaulted=prefaulted or settings.locked(), latency_set=self.entered)
+
+    def _enter_latency_set(self) -> None:
+        found = latency_set()
+        if found is not None and self.place.cpu in found.cpus and self.place.cpu not in os.sched_getaffinity(0):
+            found.enter()
+            self.entered = True
+
+    def _say(self, refused: Iterable[str]) -> None:
+        sentences = list(refused)
+        if sentences and self.machine.when_refused == "stop":
+            raise ConfigError(f"process {self.process.name}: " + "; ".join(sentences) + " (machine.when_refused=stop)")
+        for sentence in sentences:
+            _tell(self.notes_fd, sentence + "\n")
 
 
 def _introduce(line: np.record, place: Place) -> None:
@@ -132,14 +189,20 @@ def _wait_for_peers(run: Run, leaving: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def _loop(turn: Callable[[int], int], calibration: Calibration, leaving: Callable[[], bool], supervisor: int) -> int:
+def _loop(turn: Callable[[int], int], calibration: Calibration, leaving: Callable[[], bool], supervisor: int, line: np.record) -> int:
     turn_ticks = int(TURN_NS * calibration.hz / 1e9)
-    while True:
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    reason = TIME_UP
+    while reason == TIME_UP:
         reason = turn(lib.tp_rdtsc() + turn_ticks)
-        if reason != TIME_UP:
-            return reason
-        if leaving() or os.getppid() != supervisor:
-            return PHASE_STOPPED
+        if reason == TIME_UP and (leaving() or os.getppid() != supervisor):
+            reason = PHASE_STOPPED
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    line["loop_minor_faults"] = after.ru_minflt - before.ru_minflt
+    line["loop_major_faults"] = after.ru_majflt - before.ru_majflt
+    line["loop_waits"] = after.ru_nvcsw - before.ru_nvcsw
+    line["loop_forced"] = after.ru_nivcsw - before.ru_nivcsw
+    return reason
 
 
 def explain(reason: int, stages: Sequence[Stage]) -> str:

@@ -110,10 +110,29 @@ def processes(instance: Instance, places: list[Place], endings: list[str]) -> li
                 "busy": round(int(line["busy_loops"]) / max(1, int(line["loops"])), 4),
                 "minor_faults": int(line["minor_faults"]),
                 "major_faults": int(line["major_faults"]),
+                "loop": {name: int(line[f"loop_{name}"]) for name in ("minor_faults", "major_faults", "waits", "forced")},
+                "settings": settings(line),
                 "ending": ending,
             }
         )
     return described
+
+
+def settings(line: np.record) -> dict[str, Any]:
+    """How a process really stood with the kernel while it traded. numa_node: None where memory was not bound."""
+    node = int(line["numa_node"])
+    return {
+        "fifo": int(line["fifo"]),
+        "nice": int(line["nice"]),
+        "locked": bool(line["locked"]),
+        "locked_kib": int(line["locked_kib"]),
+        "prefaulted": bool(line["prefaulted"]),
+        "pinned": int(line["cpus"]) == 1,
+        "latency_set": bool(line["latency_set"]),
+        "numa_node": None if node < 0 else node,
+        "timer_slack_ns": int(line["timer_slack_ns"]),
+        "oom_score_adj": int(line["oom_score_adj"]),
+    }
 
 
 def gather(

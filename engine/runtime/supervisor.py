@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
-from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_STOPPED, PHASE_TRADING, STATE_ENDED, STATE_LOOPING, STATE_READY
+from engine.layout import (
+    IDLE_SLEEP,
+    PHASE_DRAINING,
+    PHASE_STARTING,
+    PHASE_STOPPED,
+    PHASE_TRADING,
+    STATE_ENDED,
+    STATE_LOOPING,
+    STATE_READY,
+)
 from engine.runtime import process
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config
@@ -32,6 +41,7 @@ class Child:
     slot: int
     pid: int
     errors_fd: int
+    notes_fd: int
     status: int | None = None
     said: bytes = b""
 
@@ -61,6 +71,7 @@ class Outcome:
     why: str = ""
     code: int = 0
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Supervisor:
@@ -81,13 +92,16 @@ class Supervisor:
     def run(self, show: Callable[["Supervisor"], None], *, trade: bool = True) -> Outcome:
         """Start, trade, drain, stop. With trade=False: only start and stop, which compiles every kernel."""
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        own_cpus = os.sched_getaffinity(0)
         try:
             self._fork_all()
+            self._make_way()
             if self._wait_until_looping(show) and trade and self._wait_for_session(show):
                 self._trade(show)
                 self._drain(show)
         finally:
             self.stop()
+            os.sched_setaffinity(0, own_cpus)
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self.outcome
@@ -106,14 +120,25 @@ class Supervisor:
         record["started_ns"][0] = time.time_ns()
         run = Run(self.config, self.instance, self.calibration, self.midnight_ns)
         for slot, place in enumerate(self.places):
-            readable, writable = os.pipe()
+            errors, notes = os.pipe(), os.pipe()
             supervisor = os.getpid()
             pid = os.fork()
             if pid == 0:
-                os.close(readable)
-                process.start(run, slot, place, writable, supervisor)
-            os.close(writable)
-            self.children.append(Child(place, slot, pid, readable))
+                os.close(errors[0])
+                os.close(notes[0])
+                process.start(run, slot, place, process.Words(errors[1], notes[1]), supervisor)
+            os.close(errors[1])
+            os.close(notes[1])
+            self.children.append(Child(place, slot, pid, errors[0], notes[0]))
+
+    def _make_way(self) -> None:
+        """Stay off the CPUs of the processes that never sleep, if another is left, and off those at FIFO anyhow."""
+        own = os.sched_getaffinity(0)
+        restless = [place for place in self.places if place.idle != IDLE_SLEEP]
+        for taken in ({place.cpu for place in restless}, {place.cpu for place in restless if place.fifo}):
+            if own - taken:
+                os.sched_setaffinity(0, own - taken)
+                return
 
     def _wait_until_looping(self, show: Callable[["Supervisor"], None]) -> bool:
         """Until every process runs its loop; the first start compiles here, so there is no time limit but a signal."""
@@ -235,11 +260,7 @@ class Supervisor:
             time.sleep(TICK_S)
 
     def _said(self, child: Child) -> str:
-        while select.select([child.errors_fd], [], [], 0)[0]:
-            piece = os.read(child.errors_fd, 65_536)
-            if not piece:
-                break
-            child.said += piece
+        child.said += _read_out(child.errors_fd)
         return child.said.decode("utf-8", "replace").strip()
 
     def _fail(self, sentence: str) -> None:
@@ -266,6 +287,16 @@ class Supervisor:
             if said and not any(said in failure for failure in self.outcome.failures) and self._state(child) != STATE_ENDED:
                 self.outcome.failures.append(f"{child.place.name}: {said}")
             os.close(child.errors_fd)
+        self.outcome.notes += self._notes()
+
+    def _notes(self) -> list[str]:
+        """What the children noted, each sentence once, with the names of those it is about."""
+        about: dict[str, list[str]] = {}
+        for child in self.children:
+            for sentence in _read_out(child.notes_fd).decode("utf-8", "replace").splitlines():
+                about.setdefault(sentence, []).append(child.place.name)
+            os.close(child.notes_fd)
+        return [f"{', '.join(names)}: {sentence}" for sentence, names in about.items()]
 
     def _kill_rest(self) -> None:
         for child in self.children:
@@ -273,3 +304,14 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
                 _, child.status = os.waitpid(child.pid, 0)
                 self._fail(f"{child.place.name} (pid {child.pid}) did not stop within {EXIT_PATIENCE_S:.0f} s and was killed")
+
+
+def _read_out(fd: int) -> bytes:
+    """What has been written into a pipe so far."""
+    said = b""
+    while select.select([fd], [], [], 0)[0]:
+        piece = os.read(fd, 65_536)
+        if not piece:
+            break
+        said += piece
+    return said
