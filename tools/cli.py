@@ -155,5 +155,32 @@ def clean(instance: str) -> None:
     click.echo("\n".join(f"removed {name}" for name in removed) or f"{instance}: nothing was left behind")
 
 
+@main.command()
+@click.option("--cpus", metavar="LIST", help="Measure these, as in 2-5,8. Default: isolated CPUs, or all but CPU 0's core.")
+@click.option("--seconds", type=click.FloatRange(min=0.01, max=86_400), default=10.0, show_default=True, help="How long.")
+@click.option("--threshold-ns", default="auto", show_default=True, help="Gaps longer than this; auto: 8 readings of the clock.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; '-' is standard output.")
+@explained
+def jitter(cpus: str | None, seconds: float, threshold_ns: str, json_path: str | None) -> None:
+    """Measure how often and how long each CPU is taken away from a process that spins on it, and by whom."""
+    from tools import cpus as numbers
+    from tools import jitter as meter
+    from tools import jitter_show, show
+    from tools.run import write_json
+
+    wanted = numbers.worth_measuring() if cpus is None else numbers.parse_list(cpus)
+    if not wanted:
+        raise ValueError("--cpus=: expected a CPU list such as 2-5,8")
+    try:
+        result = meter.measure(wanted, seconds, meter.threshold_of(threshold_ns))
+    except meter.MeterError as error:
+        click.echo(f"tickpath: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    if json_path is not None:
+        write_json(result, json_path)
+    if json_path != "-":
+        show.console_for().print(jitter_show.report(result))
+
+
 if __name__ == "__main__":
     main()
