@@ -9,6 +9,7 @@ import gc
 import mmap
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -227,21 +228,38 @@ def _await_ready(slots: list[Slot], ready: int) -> None:
 
 
 def _await_end(slots: list[Slot], pids: list[int]) -> bool:
-    """Wait for every meter; whether Ctrl-C ended them early. The pids stay ours to reap: none of them can be somebody else's."""
+    """Wait for every meter; whether Ctrl-C ended them early. MeterError at once where one died.
+
+    None is reaped here, so that a pid stays that of its meter until the caller has killed and collected them all.
+    """
     interrupted = False
-    for slot, pid in zip(slots, pids, strict=True):
-        while True:
+    running = {os.pidfd_open(pid): (slot, pid) for slot, pid in zip(slots, pids, strict=True)}
+    poll = select.poll()
+    for fd in running:
+        poll.register(fd, select.POLLIN)
+    try:
+        while running:
             try:
-                info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-                break
+                for fd, _ in poll.poll():
+                    _check_ending(*running[fd])
+                    poll.unregister(fd)
+                    os.close(fd)
+                    del running[fd]
             except KeyboardInterrupt:
                 interrupted = True
-                for other in slots:
-                    other.meter.state[STOP] = 1
-        if info is None or info.si_code != os.CLD_EXITED or info.si_status != 0:
-            how = "unknown" if info is None else f"signal {info.si_status}" if info.si_code != os.CLD_EXITED else f"exit {info.si_status}"
-            raise MeterError(f"the meter on CPU {slot.cpu} (pid {pid}) ended by {how}: nothing is reported")
+                for slot in slots:
+                    slot.meter.state[STOP] = 1
+    finally:
+        for fd in running:
+            os.close(fd)
     return interrupted
+
+
+def _check_ending(slot: Slot, pid: int) -> None:
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    if info is None or (info.si_code, info.si_status) != (os.CLD_EXITED, 0):
+        how = "unknown" if info is None else f"{'exit' if info.si_code == os.CLD_EXITED else 'signal'} {info.si_status}"
+        raise MeterError(f"the meter on CPU {slot.cpu} (pid {pid}) ended by {how}: nothing is reported")
 
 
 def _one(slot: Slot, calibration: Calibration, took: dict[str, Any]) -> dict[str, Any]:
