@@ -182,5 +182,33 @@ def jitter(cpus: str | None, seconds: float, threshold_ns: str, json_path: str |
         show.console_for().print(jitter_show.report(result))
 
 
+@main.command()
+@click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="For this run (the shipped one).")
+@click.option("--profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Of tuning/tune.")
+@click.option("--root", hidden=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="A fake machine.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; '-' is standard output.")
+@explained
+def doctor(config_path: Path | None, profile: Path | None, root: Path | None, json_path: str | None) -> None:
+    """Is this box fit? Every check and tuning knob, with what it costs and what cures it, the most worthwhile first."""
+    from engine.runtime.config import DEFAULT_PATH
+    from tools import doctor as doctors
+    from tools import doctor_show, show
+    from tools.checkup import Machine
+    from tools.fitness import current_machine
+    from tools.run import write_json
+
+    machine = current_machine() if root is None else Machine(root.resolve(), 0)
+    try:
+        result = doctors.examine(config_path or DEFAULT_PATH, profile and profile.resolve(), machine)
+    except doctors.TuneError as error:
+        click.echo(f"tickpath: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    if json_path is not None:
+        write_json(result, json_path)
+    if json_path != "-":
+        show.console_for().print(doctor_show.report(result))
+    sys.exit(result["exit"])
+
+
 if __name__ == "__main__":
     main()
