@@ -34,10 +34,11 @@ class Machine:
     uid: int = 0
 
     def text(self, path: str) -> str | None:
-        return read_text(self.root / path)
+        """A file's text; None also where it is empty, which says as little as one that is missing."""
+        return read_text(self.root / path) or None
 
     def cpu_list(self, path: str) -> list[int] | None:
-        return read_list(self.root / path)
+        return read_list(self.root / path) or None
 
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
@@ -97,4 +98,4 @@ class Machine:
         return self.cpu_list("sys/devices/system/cpu/online") or [0]
 
     def siblings(self, cpu: int) -> list[int] | None:
-        return cpus.siblings(cpu, self.root)
+        return cpus.siblings(cpu, self.root) or None
