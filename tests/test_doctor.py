@@ -260,7 +260,8 @@ def test_every_knob_has_a_worth() -> None:
     assert set(doctor.WORTH) | doctor.OWN == set(KNOBS)
 
 
-KNOB = {"name": "irqs", "want": "0", "got": "0-1", "why": "why", "danger": "danger", "reason": "because", "lasts": "runtime"}
+KNOB = {"name": "irqs", "want": "0", "got": "0-1", "why": "why", "danger": "danger", "reason": "because", "lasts": "runtime",
+        "changes": [{"target": "irqaffinity", "got": "absent", "want": "0"}]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ KNOB = {"name": "irqs", "want": "0", "got": "0-1", "why": "why", "danger": "dang
     [
         ({"state": "ok"}, OK, ""),
         ({"state": "drift"}, ADVICE, "sudo tuning/tune apply --only irqs --profile p"),
-        ({"state": "drift", "lasts": "boot"}, ADVICE, "how to boot"),
+        ({"state": "drift", "lasts": "boot"}, ADVICE, "irqaffinity=0 on the kernel line: how to boot"),
         ({"state": "pending-reboot", "lasts": "boot"}, ADVICE, "sudo update-grub && sudo reboot"),
         ({"state": "unsupported"}, UNKNOWN, ""),
         ({"state": "refused"}, ADVICE, "tuning/tune plan --only irqs --profile p"),

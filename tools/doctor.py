@@ -115,7 +115,8 @@ def of_knob(knob: dict[str, Any], options: str, boot_how: str) -> Check | None:
         return None
     state, found, cure = answers[knob["state"]]
     if knob["state"] == "drift" and knob["lasts"] == "boot":
-        cure = boot_how
+        arguments = " ".join(f"{change['target']}={change['want']}" for change in knob["changes"])
+        cure = f"{arguments} on the kernel line: {boot_how}"
     elif knob["state"] == "refused" and name == "harmful-boot":
         state, found, cure = PROBLEM, got, because
     elif knob["state"] == "refused" and ("cannot be read" in because or "only root" in because):
