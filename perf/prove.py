@@ -26,6 +26,8 @@ PHASES = ("before", "applied", "reverted")
 ROUNDS = 10_000
 # Up to so many CPUs have lines of their own; of more, each line is that of the worst.
 CPUS_SHOWN = 2
+# From this share of a CPU on, what other threads took hides what a setting does.
+BUSY_SHARE = 0.01
 JITTER_KEYS = (
     ("gaps_per_s", "gaps a second"), ("p99_ns", "gap p99 ns"), ("p999_ns", "gap p99.9 ns"), ("max_ns", "gap max ns"),
     ("lost_share", "share of time lost"),
@@ -121,6 +123,9 @@ def not_shown(folder: Path, states: list[dict[str, Any]]) -> list[str]:
         said += meter["unknown"]
         if meter["machine"]["hypervisor"]:
             said.append("this machine is virtual: its host may take a CPU at any moment, and no setting in here changes that")
+    busy = max((one["waited_for_threads_ns"] or 0) / 1e9 / one["watched_s"] for one in meter["cpus"]) if meter else 0.0
+    if busy > BUSY_SHARE:
+        said.append(f"other threads had up to {busy:.0%} of a measured CPU before apply: what they do hides most of this; stop them first")
     if read(folder, "before.ring") is None:
         said.append("the ring's round trip was not measured: it needs two CPUs")
     return [*said, BY_CHANCE]

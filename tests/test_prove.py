@@ -24,7 +24,8 @@ TWO = sorted(os.sched_getaffinity(0))[:2]
 SWAPPINESS = "proc/sys/vm/swappiness"
 ONLY = "swappiness,stat-interval,shm-huge,governor,isolcpus,ksm"
 
-METER = {"cpus": [{"cpu": 1, "gaps_per_s": 250.0, "p99_ns": 9000, "p999_ns": 20000, "max_ns": 90000, "lost_share": 0.001}],
+METER = {"cpus": [{"cpu": 1, "gaps_per_s": 250.0, "p99_ns": 9000, "p999_ns": 20000, "max_ns": 90000, "lost_share": 0.001,
+                   "waited_for_threads_ns": 500_000_000, "watched_s": 2.0}],
          "unknown": ["a tracer is missing"], "machine": {"cpu": "fake", "cpus": [0, 1], "hypervisor": True, "l3": "1K", "kernel": "6.1",
                                                          "isolated": None}}  # fmt: skip
 RING = {"p50_ns": 150.0, "p99_ns": 200.0, "p999_ns": 900.0, "max_ns": 5000.0}
@@ -95,6 +96,7 @@ def test_it_measures_three_times_and_puts_everything_back(box: Box) -> None:
         "governor: unsupported: needs a cpufreq driver",
         "isolcpus: act after a reboot only",
         "this machine is virtual",
+        "other threads had up to 25% of a measured CPU",
         "a tracer is missing",
         "a third of the lines say better",
     ):
