@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,6 +94,16 @@ case $1 in
   -l) printf 'Pre-set maximums:\\nCombined:\\t8\\nCurrent hardware settings:\\nCombined:\\t%s\\n' "$(v combined)" ;;
   -L) echo "$4" > "$state/combined" ;;
   -x) printf 'RX flow hash indirection table for %s with 4 RX ring(s):\\n' "$2"; v table; printf 'RSS hash key:\\nab:cd\\n' ;;
+  -n) printf '4 RX rings available\nTotal %s rules\n\n' "$(wc -l < "$state/rules")"
+      while read -r id kind to port queue; do
+        printf 'Filter: %s\n\tRule Type: %s over IPv4\n\tSrc IP addr: 0.0.0.0 mask: 255.255.255.255\n' "$id" "$kind"
+        printf '\tDest IP addr: %s mask: 0.0.0.0\n\tTOS: 0x0 mask: 0xff\n\tSrc port: 0 mask: 0xffff\n' "$to"
+        printf '\tDest port: %s mask: 0x0\n\tAction: Direct to queue %s\n\n' "$port" "$queue"
+      done < "$state/rules" ;;
+  -N) case $3 in
+        delete) sed -i "/^$4 /d" "$state/rules" ;;
+        flow-type) kind=${4%4}; echo "$((1023 - $(wc -l < "$state/rules"))) ${kind^^} $6 $8 ${10}" >> "$state/rules" ;;
+      esac ;;
   -X) case $4 in 4) table 0 1 2 3 ;; 2) table 0 1 ;; esac > "$state/table" ;;
 esac
 """
@@ -161,6 +172,7 @@ def machine(root: Path, *, kernel: str, sockets: int = 1, cores_per_socket: int,
     box.tool("taskset", TASKSET)
     box.tool("mount", MOUNT)
     box.tool("umount", UMOUNT)
+    box.tool("perl", 'exec perl "$@"\n')
     return box
 
 
@@ -183,6 +195,7 @@ def bare_metal(box: Box) -> Box:
             box.put(f"sys/class/net/{name}/queues/tx-{queue}/xps_cpus", "0")
         for setting, value in {"adaptive": "on", "rx-usecs": "50", "ring": "512", "combined": "4"}.items():
             box.put(f"nic/{name}/{setting}", value)
+        (box.root / f"nic/{name}/rules").touch()
         box.put(f"nic/{name}/table", "    0:  0  1  2  3  0  1  2  3  0  1  2  3  0  1  2  3")
     route = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT"
     default = "eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0"
@@ -265,6 +278,7 @@ nic_irqs = housekeeping
 rings = max
 queues = 2
 rss = 2
+flows = udp4:239.1.1.1:26400:2,tcp4:10.9.0.1:26401:0
 xps = spread
 """
 
@@ -355,6 +369,15 @@ def end_holders(place: Path) -> None:
             continue
         if held.is_relative_to(place):
             os.kill(int(device.parts[2]), signal.SIGTERM)
+    for number in place.glob("*/run/tickpath-timestamping.pid"):
+        if stamps_holder(number):
+            os.kill(int(number.read_text()), signal.SIGTERM)
+
+
+def stamps_holder(number: Path) -> bool:
+    """Whether the process in this file holds a socket for us."""
+    comm = Path(f"/proc/{number.read_text().strip()}/comm")
+    return comm.exists() and comm.read_text() == "tp-timestamping\n"
 
 
 # ------------------------------------------------------------------------------------------------ every knob, every state
@@ -486,10 +509,11 @@ def scenario_untrusted(make: Any) -> Run:
 
 SCENARIOS = {name.removeprefix("scenario_"): function for name, function in list(globals().items()) if name.startswith("scenario_")}
 ORDINARY = set(KNOBS) - BOOT_KNOBS - {"cpuset-v1", "smt", "tcp-low-latency", "dead-sysctls", "harmful-boot", "boot-dropin"}
-NIC_KNOBS = {"nic-irqs", "coalesce", "rings", "queues", "rss", "xps"}
+NIC_KNOBS = {"nic-irqs", "coalesce", "rings", "queues", "rss", "flows", "xps"}
 CPU_KNOBS = {"isolcpus", "nohz-full", "rcu-nocbs", "irqaffinity", "cpuset-v1", "irq-default", "irqs", "workqueues", "kthreads"}
 CPU_KNOBS |= {"watchdog-cpus", "resume-latency"}
 READ_FROM_FILES = ORDINARY - {"irqbalance", "shm-huge", "hugetlb-mount", "kthreads", "coalesce", "rings", "queues", "rss", "cpuset-v2"}
+READ_FROM_FILES -= {"timestamping", "flows"}
 
 # Which knobs are in which state, by scenario.
 EXPECTED: dict[str, dict[str, set[str]]] = {
@@ -563,7 +587,7 @@ def test_every_knob_is_seen_in_every_state_it_has() -> None:
 def test_nothing_unreadable_is_ok(scenario: Any) -> None:
     result = scenario("unreadable")
     assert result.code == 1
-    answered = {"harmful-boot", "irqbalance", "kthreads", "shm-huge", "coalesce", "rings", "queues", "rss"}
+    answered = {"harmful-boot", "irqbalance", "kthreads", "shm-huge", "coalesce", "rings", "queues", "rss", "flows", "timestamping"}
     assert {name for name, state in result.states.items() if state == "ok"} <= answered
 
 
@@ -836,6 +860,10 @@ def test_dropin_is_printed_or_written_and_removed(boxes: Any) -> None:
         ("interface = eth9", "no such network interface"),
         ("interface = ../../etc", "interface"),
         ("interface = ..", "interface"),
+        ("flows = udp4:239.1.1.1:26400", "rules PROTOCOL:ADDRESS:PORT:QUEUE"),
+        ("flows = udp6:239.1.1.1:26400:1", "flows"),
+        ("flows = udp4:239.1.1.1:0:1", "flows"),
+        ("flows = udp4:a:1:1", "flows"),
         ("smt = off\nlatency_cpus = 9", "CPU 9 is offline"),
     ],
 )
@@ -1083,6 +1111,85 @@ def test_holder_ends_with_revert_and_is_missed_when_it_dies(boxes: Any) -> None:
     assert run(box, "revert").states == {"dma-latency": "ok"}
     assert not Path(f"/proc/{second}/fd/3").exists()
     assert not (box.root / "run/tickpath-dma-latency.pid").exists()
+
+
+def test_socket_is_held_until_revert_and_missed_when_its_holder_dies(boxes: Any) -> None:
+    box = boxes(vm)
+    number = box.root / "run/tickpath-timestamping.pid"
+    for tool in ("perl", "python3"):
+        box.tool(tool, f'exec {tool} "$@"\n')
+        assert run(box, "apply", "--only", "timestamping").states == {"timestamping": "ok"}
+        assert stamps_holder(number)
+        pid = int(number.read_text())
+        assert Path(f"/proc/{pid}/fd/3").readlink().name.startswith("socket:")
+        assert run(box, "apply", "--only", "timestamping").states == {"timestamping": "ok"}
+        assert int(number.read_text()) == pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone(pid)
+        assert run(box, "verify", "--only", "timestamping").states == {"timestamping": "drift"}
+        assert run(box, "apply", "--only", "timestamping").states == {"timestamping": "ok"}
+        pid = int(number.read_text())
+        assert run(box, "revert").states == {"timestamping": "ok"}
+        assert not Path(f"/proc/{pid}/fd/3").exists() and not number.exists()
+        (box.root / "bin" / tool).unlink()
+    assert run(box, "audit", "--only", "timestamping").states == {"timestamping": "unsupported"}
+    # Whoever has the holder's number is not the holder, and a program that cannot hold is no holder either.
+    box.tool("perl", "exec sleep 60")
+    result = run(box, "apply", "--only", "timestamping")
+    assert (result.code, result.states) == (3, {"timestamping": "refused"})
+    box.put("run/tickpath-timestamping.pid", str(os.getpid()))
+    assert run(box, "audit", "--only", "timestamping").states == {"timestamping": "drift"}
+    run(box, "revert")
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/fd/3").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_flow_rules_are_added_and_only_ours_removed(boxes: Any) -> None:
+    box = boxes(amd)
+    rules = "nic/eth1/rules"
+    theirs = "7 UDP 239.1.1.1 26400 3\n8 UDP 239.1.1.2 26400 2\n9 TCP 239.1.1.1 26400 2"
+    box.put(rules, theirs)
+    profile = "interface = eth1\nflows = udp4:239.1.1.1:26400:2"
+    assert run(box, "audit", "--only", "flows", profile=profile).states == {"flows": "drift"}
+    assert run(box, "apply", "--only", "flows", profile=profile).states == {"flows": "ok"}
+    assert box.get(rules) == f"{theirs}\n1020 UDP 239.1.1.1 26400 2"
+    assert run(box, "verify", "--only", "flows", profile=profile).code == 0
+    assert run(box, "revert").states == {"flows": "ok"}
+    assert box.get(rules) == theirs
+    (box.root / "nic/eth1/rules").unlink()
+    box.tool("ethtool", "echo 'netlink error: Operation not supported' >&2; exit 1")
+    assert run(box, "audit", "--only", "flows", profile=profile).states == {"flows": "unsupported"}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["etc/default/grub.d/x", "bin/grubby"], "--write-dropin && sudo update-grub"),
+        (["bin/grubby", "boot/loader/loader.conf"], "sudo grubby --update-kernel=ALL --args='isolcpus="),
+        (["boot/loader/loader.conf", "bin/kernel-install"], "append the line to that one line; sudo kernel-install add"),
+        (["efi/loader/entries/a.conf", "etc/default/grub"], "the entry in /efi/loader/entries"),
+        (["etc/default/grub"], "GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub"),
+        (["boot/extlinux/extlinux.conf"], "the append line in /boot/extlinux/extlinux.conf"),
+        ([], "the kernel line of this machine's boot loader"),
+    ],
+)
+def test_how_the_boot_line_gets_in_is_said_for_each_boot_loader(boxes: Any, files: list[str], words: str) -> None:
+    box = boxes(vm)
+    for file in files:
+        box.put(file, "").chmod(0o755)
+    before = picture(box)
+    assert words in run(box, "plan").report["boot_how"]
+    assert f"how: {run(box, 'plan').report['boot_how']}" in run(box, "plan", as_json=False).out
+    knob = run(box, "apply", "--only", "boot-dropin", "--write-dropin").knob("boot-dropin")
+    if "etc/default/grub.d/x" in files:
+        assert knob["state"] == "ok"
+    else:
+        assert knob["state"] == "unsupported" and words in knob["reason"]
+        assert picture(box) == before
 
 
 # Few knobs, but one of each kind: a file of ours, folders, a process, ordinary writes.

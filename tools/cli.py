@@ -231,5 +231,60 @@ def _print_json(value: dict[str, Any]) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
+@main.command()
+@click.option("--cpus", metavar="LIST", help="Measure these, as in 2-5,8. Default: isolated CPUs, or all but CPU 0's core.")
+@click.option("--seconds", type=click.FloatRange(min=0.01, max=86_400), default=10.0, show_default=True, help="How long.")
+@click.option("--threshold-ns", default="auto", show_default=True, help="Gaps longer than this; auto: 8 readings of the clock.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; '-' is standard output.")
+@explained
+def jitter(cpus: str | None, seconds: float, threshold_ns: str, json_path: str | None) -> None:
+    """Measure how often and how long each CPU is taken away from a process that spins on it, and by whom."""
+    from tools import cpus as numbers
+    from tools import jitter as meter
+    from tools import jitter_show, show
+    from tools.run import write_json
+
+    wanted = numbers.worth_measuring() if cpus is None else numbers.parse_list(cpus)
+    if not wanted:
+        raise ValueError("--cpus=: expected a CPU list such as 2-5,8")
+    try:
+        result = meter.measure(wanted, seconds, meter.threshold_of(threshold_ns))
+    except meter.MeterError as error:
+        click.echo(f"tickpath: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    if json_path is not None:
+        write_json(result, json_path)
+    if json_path != "-":
+        show.console_for().print(jitter_show.report(result))
+
+
+@main.command()
+@click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="For this run (the shipped one).")
+@click.option("--profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Of tuning/tune.")
+@click.option("--root", hidden=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="A fake machine.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; '-' is standard output.")
+@explained
+def doctor(config_path: Path | None, profile: Path | None, root: Path | None, json_path: str | None) -> None:
+    """Is this box fit? Every check and tuning knob, with what it costs and what cures it, the most worthwhile first."""
+    from engine.runtime.config import DEFAULT_PATH
+    from tools import doctor as doctors
+    from tools import doctor_show, show
+    from tools.checkup import Machine
+    from tools.fitness import current_machine
+    from tools.run import write_json
+
+    machine = current_machine() if root is None else Machine(root.resolve(), 0)
+    try:
+        result = doctors.examine(config_path or DEFAULT_PATH, profile and profile.resolve(), machine)
+    except doctors.TuneError as error:
+        click.echo(f"tickpath: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    if json_path is not None:
+        write_json(result, json_path)
+    if json_path != "-":
+        show.console_for().print(doctor_show.report(result))
+    sys.exit(result["exit"])
+
+
 if __name__ == "__main__":
     main()

@@ -113,11 +113,18 @@ busy_poll = keep      # The same for poll and select.
 rmem_max  = 16777216  # Bytes; at least.
 wmem_max  = 16777216
 
+# Hold one socket open that asks for timestamps, so that the kernel patches itself for that once and not while trading.
+timestamping = hold
+
 ### Network, for the interfaces named above
 
 nic_irqs = keep       # `housekeeping`, or CPUs of your choice: near the feed handler, not on its own.
 coalesce = off        # No waiting for more packets; a number is microseconds (rx-usecs).
 rings    = keep       # Dangerous: `max` or a length. Most drivers drop the link for a moment.
 queues   = keep       # Dangerous: how many queues. The link goes down; never while trading.
+
+# Packets for an address and port to one queue: PROTOCOL:ADDRESS:PORT:QUEUE, as in udp4:239.1.1.1:26400:2, several with commas.
+flows    = keep
+
 rss      = keep       # Spread received packets over the first N queues.
 xps      = keep       # `spread`: a transmit queue for each latency CPU.

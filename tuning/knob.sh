@@ -255,6 +255,35 @@ dropin_read() {      # REPLY is the arguments in our drop-in. 1 there is none; 2
     REPLY=${found%\"}
 }
 
+# REPLY is how the boot line gets onto the kernel line here. Only a drop-in of our own is ever written: all other files are
+# somebody else's.
+boot_how() {
+    local place args="'${BOOT_LINE}'"
+    if [[ -d $root${DROPIN%/*} ]]; then
+        REPLY="sudo tuning/tune apply --only boot-dropin --write-dropin${profile:+ --profile $profile} && sudo update-grub, then reboot; tune revert takes it back"
+        return
+    elif tool grubby; then
+        REPLY="sudo grubby --update-kernel=ALL --args=$args, then reboot; --remove-args=$args takes it back"
+        return
+    fi
+    for place in /boot /efi /boot/efi; do
+        [[ -d $root$place/loader/entries || -e $root$place/loader/loader.conf ]] || continue
+        if tool kernel-install; then
+            REPLY="systemd-boot: [ -s /etc/kernel/cmdline ] || sudo cp /proc/cmdline /etc/kernel/cmdline; append the line to that one line; sudo kernel-install add \"\$(uname -r)\" \"/lib/modules/\$(uname -r)/vmlinuz\", then reboot; take it back the same way"
+        else
+            REPLY="systemd-boot: append the line to the options line of the entry in $place/loader/entries, then reboot"
+        fi
+        return
+    done
+    if [[ -e $root/etc/default/grub ]]; then
+        REPLY="append the line to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub; sudo update-grub, or sudo grub2-mkconfig -o /boot/grub2/grub.cfg, then reboot"
+    elif [[ -e $root/boot/extlinux/extlinux.conf ]]; then
+        REPLY="append the line to the append line in /boot/extlinux/extlinux.conf, then reboot"
+    else
+        REPLY="append the line to the kernel line of this machine's boot loader (a virtual machine's is often its host's), then reboot"
+    fi
+}
+
 argument() {         # argument NAME VALUE: what a boot knob's `want` says.
     target "$1" "$2"
     version_at_least "$KERNEL" "$since" || unsupported "needs kernel $since; this is $KERNEL"

@@ -62,6 +62,7 @@ profile_takes() {    # profile_takes VALUE GRAMMAR: is the value one of those?
             cpus) [[ -n $value ]] && cpulist_expand "$value" && return ;;
             interfaces) [[ $value =~ ^[A-Za-z0-9_.:-]{1,15}(,[A-Za-z0-9_.:-]{1,15})*$ && ,$value, != *,.,* && ,$value, != *,..,* ]] && return ;;
             pernode) [[ $value =~ ^[0-9]{1,4}:[0-9]{1,8}(,[0-9]{1,4}:[0-9]{1,8})*$ ]] && return ;;
+            flows) [[ $value =~ ^(udp4|tcp4):([0-9]{1,3}\.){3}[0-9]{1,3}:[1-9][0-9]{0,4}:(0|[1-9][0-9]{0,3})(,(udp4|tcp4):([0-9]{1,3}\.){3}[0-9]{1,3}:[1-9][0-9]{0,4}:(0|[1-9][0-9]{0,3}))*$ ]] && return ;;
             path) [[ $value =~ ^(/[A-Za-z0-9_.-]+)+$ && $value/ != */../* && $value/ != */./* ]] && return ;;
         esac
     done
@@ -83,6 +84,7 @@ profile_grammar() {  # What a person may write, from a grammar.
             cpus) out+=", a CPU list such as 2-5,8" ;;
             interfaces) out+=", interface names separated by commas" ;;
             pernode) out+=", a count for each NUMA node such as 0:512,1:256" ;;
+            flows) out+=", rules PROTOCOL:ADDRESS:PORT:QUEUE such as udp4:239.1.1.1:26400:2, separated by commas" ;;
             path) out+=", an absolute path without spaces" ;;
         esac
     done

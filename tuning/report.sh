@@ -1,6 +1,6 @@
 # report.sh - what tune says, to a person or as JSON, and its exit code.
 #
-# USAGE: sourced by tune, never run. JSON: verb, kernel, latency_cpus, housekeeping_cpus, boot_line, exit, counts,
+# USAGE: sourced by tune, never run. JSON: verb, kernel, latency_cpus, housekeeping_cpus, boot_line, boot_how, exit, counts,
 # warnings and knobs, a list of {name, state, want, got, why, reason, danger, source, tier, changes}.
 
 declare -A COUNT=()
@@ -160,12 +160,17 @@ report_end() {
             list+=", $REPLY"
         done
         json_object verb "$verb" kernel "$KERNEL" latency_cpus "$latency" housekeeping_cpus "$housekeeping" boot_line "$BOOT_LINE"
+        text=${REPLY%\}}
+        boot_how
+        json_string "$REPLY"
+        REPLY="$text, \"boot_how\": $REPLY}"
         printf '%s, "exit": %d, "counts": {%s}, "warnings": [%s], "knobs": [\n  %s\n]}\n' \
             "${REPLY%\}}" "$EXIT" "${counts#, }" "${list#, }" "$KNOBS_JSON"
         return
     fi
     if [[ -n $BOOT_LINE && $verb =~ ^(audit|plan)$ && ${SETTING[boot_dropin]} == print ]] && chosen boot-dropin; then
-        printf '\nkernel line of the boot knobs (--write-dropin puts it into %s):\n  %s\n' "$DROPIN" "$BOOT_LINE"
+        boot_how
+        printf '\nkernel line of the boot knobs:\n  %s\nhow: %s\n' "$BOOT_LINE" "$REPLY"
     fi
     if (( ${#WARNINGS[@]} )); then printf '\nwarning: %s' "${WARNINGS[@]}"; printf '\n'; fi
     [[ -z $text ]] || printf '\n%s\n' "${text#, }"

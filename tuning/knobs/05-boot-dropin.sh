@@ -4,7 +4,7 @@ why="what must be isolated at boot needs kernel arguments; a file of our own lea
 danger="none before update-grub and a reboot; recovery entries of the boot menu do not get the arguments"
 source="grub-mkconfig: /etc/default/grub.d; kernel admin-guide/cpu-isolation"
 since=3.10
-needs="grub with /etc/default/grub.d (Debian, Ubuntu); elsewhere add the printed line by hand, with grubby or in /etc/kernel/cmdline"
+needs="grub with /etc/default/grub.d (Debian, Ubuntu); elsewhere plan says how the printed line gets in"
 takes="words print write"
 lasts=disk
 
@@ -16,7 +16,8 @@ want() {
     elif (( found == 2 )); then
         refuse "$DROPIN is there and not written by tune: move it away"
     elif [[ ! -d $root${DROPIN%/*} ]]; then
-        unsupported "no ${DROPIN%/*} here: needs $needs"
+        boot_how
+        unsupported "no ${DROPIN%/*} here, so nothing is written: $REPLY"
     elif [[ -n $BOOT_LINE ]]; then
         target "$DROPIN" "$BOOT_LINE"
     elif (( found == 0 )); then
