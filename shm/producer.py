@@ -10,7 +10,7 @@ from shm._shim import lib
 from shm.face import EMPTY, SLICE_NS, Face, rows_of
 from shm.hot import BLOCK_WORDS, DROPPED, LIMIT, POSITION, PRODUCER_POSITION, WAITS, ProducerEnd
 from shm.layout import PRODUCER, READER
-from shm.roles import Role, decoded, encoded, process_name, role_byte, wrapped
+from shm.roles import Role, decoded, encoded, process_name, role_byte, unsigned, wrapped
 
 if TYPE_CHECKING:
     from shm.ring import Ring
@@ -132,6 +132,9 @@ class Producer(Role):
                 # Looked at again: it may have left, or released more and died since.
                 if reader["mode"] in _WAITED_FOR and self._is_held_back_by(reader):
                     reader["epoch"] += 1
+                    if reader["mode"] == lib.TP_READER_JOINING:
+                        # It may have counted what it lost, and died before it stood behind it: the two words belong together again.
+                        reader["lost"] = unsigned(int(reader["base"]) + int(reader["position"]))
                     reader["mode"] = lib.TP_READER_EVICTED
                     self.record["evicted"] += 1
                     gone.append(decoded(reader["name"]))

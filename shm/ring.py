@@ -211,9 +211,8 @@ class Ring:
         with self._one_joins():
             if name not in self.reader_names():
                 return self._keep(Consumer(self, self._free_block(), dtype, name, at))
-            block = self._block_of(name, GATING_MODES)
-            begun = self.readers()[block - 1]["mode"] == lib.TP_READER_JOINING
-            return self._keep(Consumer(self, block, dtype, name, at if begun else None))
+            # One that died while it joined goes on where it meant to begin: that is written in its block.
+            return self.consumer(name, dtype)
 
     def reader_names(self) -> list[str]:
         """The gating readers, present or not."""

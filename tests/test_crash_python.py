@@ -262,7 +262,8 @@ def test_dying_while_joining(ring: Ring, at: str | int) -> None:
 
 
 @pytest.mark.parametrize("ring", FIRST_POSITIONS.values(), ids=FIRST_POSITIONS, indirect=True)
-def test_dying_while_returning_after_an_eviction(ring: Ring) -> None:
+@pytest.mark.parametrize("let_go_again", [False, True])
+def test_dying_while_returning_after_an_eviction(ring: Ring, let_go_again: bool) -> None:
     """However often a reader dies on its way back: what it read and what it is told is lost are all there ever was."""
     out = ring.producer(MESSAGE)
     ring.consumer("other", MESSAGE).leave()
@@ -274,8 +275,20 @@ def test_dying_while_returning_after_an_eviction(ring: Ring) -> None:
     def come_back() -> None:
         ring.consumer("reader", MESSAGE)
 
+    def let_go() -> None:
+        while claim(out.end) != FULL:
+            write(out.end, 1)
+        assert out.evict_dead() == ["reader"]
+        assert write(out.end, 3) == 3
+
+    let_go()
     for steps in deaths(come_back, ring.name):
         write(out.end, chance.randrange(3))
+        if let_go_again:
+            # As one that had not come all the way back.
+            write(out.end, 2 * CAPACITY)
+            out.evict_dead()
+            write(out.end, 2)
         dies_after(come_back, chance.randrange(1, 2 + 2 * steps))
         write(out.end, chance.randrange(3))
         with ring.consumer("reader", MESSAGE) as into:
@@ -283,10 +296,7 @@ def test_dying_while_returning_after_an_eviction(ring: Ring) -> None:
             position = into.position
             assert taken + int(record["lost"]) == wrapped(position - first), f"{steps=}"
             assert into.local[LOST] == record["lost"]
-        while claim(out.end) != FULL:
-            write(out.end, 1)
-        assert out.evict_dead() == ["reader"]
-        assert write(out.end, 3) == 3
+        let_go()
     assert int(record["lost"]) > 0
     assert taken > 0
 
@@ -317,6 +327,8 @@ def test_dying_while_letting_dead_readers_go(ring: Ring) -> None:
         ring.producer(MESSAGE).evict_dead()
 
     read_by = {"reader": 0, "other": 0}
+    with ring.producer(MESSAGE) as out:
+        write(out.end, CAPACITY)
     for _ in deaths(evict, ring.name):
         with ring.producer(MESSAGE) as out:
             write(out.end, 2 * CAPACITY)
