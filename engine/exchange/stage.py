@@ -130,6 +130,7 @@ class ExchangeStage:
         login = login_bytes(username, password, self.name)
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
+        self.roles = ()
         self.reasons = {
             READ_FAILED: f"path={path}: reading it failed; check the disk and the file",
             UNZIPPING_FAILED: f"path={path}: the gzip stream is damaged or cut short",

@@ -104,14 +104,15 @@ class FeedStage:
         buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
         prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer])
         decoder.tops["publish"] = symbols is None
-        self.role = ticks.producer(QUOTE)
+        out = ticks.producer(QUOTE)
+        self.roles = (out,)
         self.state = Feed(
             decoder=decoder,
-            ticks=self.role.end,
-            level_slots=self.role.slots.view(LEVEL),
-            trade_slots=self.role.slots.view(TRADE),
-            status_slots=self.role.slots.view(STATUS),
-            instrument_slots=self.role.slots.view(INSTRUMENT),
+            ticks=out.end,
+            level_slots=out.slots.view(LEVEL),
+            trade_slots=out.slots.view(TRADE),
+            status_slots=out.slots.view(STATUS),
+            instrument_slots=out.slots.view(INSTRUMENT),
             quotes=quotes.records,
             instruments=instruments.records,
             hop=hops.words()[HOP_PACKET_TO_TICK],
@@ -140,7 +141,8 @@ class FeedStage:
         if self.words[FD] >= 0:
             self.words[FD] = -1
             self._close()
-            self.role.close()
+            for role in self.roles:
+                role.close()
 
     @property
     def left_over_bytes(self) -> int:

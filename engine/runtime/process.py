@@ -81,7 +81,7 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         line["state"] = STATE_READY
         _wait_for_peers(run, leaving)
         line["state"] = STATE_LOOPING
-        reason = _loop(turn, run.calibration, leaving, supervisor, line)
+        reason = _loop(_beating(turn, stages), run.calibration, leaving, supervisor, line)
         line["reason"] = reason
     finally:
         _account(line)
@@ -203,6 +203,19 @@ def _loop(turn: Callable[[int], int], calibration: Calibration, leaving: Callabl
     line["loop_waits"] = after.ru_nvcsw - before.ru_nvcsw
     line["loop_forced"] = after.ru_nivcsw - before.ru_nivcsw
     return reason
+
+
+def _beating(turn: Callable[[int], int], stages: Sequence[Stage]) -> Callable[[int], int]:
+    """A turn after which every ring end of this process shows that it lives: one that hangs in a kernel does not."""
+    roles = [role for stage in stages for role in stage.roles]
+
+    def beaten(until_tsc: int) -> int:
+        reason = turn(until_tsc)
+        for role in roles:
+            role.beat()
+        return reason
+
+    return beaten
 
 
 def explain(reason: int, stages: Sequence[Stage]) -> str:

@@ -1,5 +1,6 @@
 """The four stages, built from a config: the one place that knows every room."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from engine.runtime.clock import Calibration
 from engine.runtime.config import Config, split_address
 from engine.runtime.instance import Instance
 from engine.strategy.stage import StrategyStage
+from shm.roles import Role
 
 
 class Stage(Protocol):
@@ -18,6 +20,8 @@ class Stage(Protocol):
     state: Any
     step_module: str
     reasons: dict[int, str]
+    # The ring ends that it holds: the process gives their signs of life.
+    roles: Sequence[Role]
 
     def close(self) -> None: ...
 
