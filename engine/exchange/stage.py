@@ -60,6 +60,7 @@ from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
 from engine.gateway.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from shm.roles import Role
 from shm.table import Board, Table
 
 FLOWS = {"none": FLOW_NONE, "generated": FLOW_GENERATED, "replay": FLOW_REPLAY}
@@ -130,7 +131,8 @@ class ExchangeStage:
         login = login_bytes(username, password, self.name)
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
-        self.roles = ()
+        # It talks to the others over sockets only.
+        self.roles: tuple[Role, ...] = ()
         self.reasons = {
             READ_FAILED: f"path={path}: reading it failed; check the disk and the file",
             UNZIPPING_FAILED: f"path={path}: the gzip stream is damaged or cut short",

@@ -20,8 +20,10 @@ class Stage(Protocol):
     state: Any
     step_module: str
     reasons: dict[int, str]
-    # The ring ends that it holds: the process gives their signs of life.
-    roles: Sequence[Role]
+
+    @property
+    def roles(self) -> Sequence[Role]:
+        """The ring ends that it holds: the process gives their signs of life."""
 
     def close(self) -> None: ...
 
