@@ -7,15 +7,12 @@
  * files of one ring, and finds the cursors of the slots that it holds.
  *
  * It begins with what the dead may leave: a whole ring, cursors alone, slots without cursors (forced, by hand), or nothing.
- * MUTANT, a number from the environment, takes one thing out.
+ * MUTANT, a number from the environment, takes one thing out; CLEANERS is 1 or 2 of them at once.
  */
 c_decl { \#include <stdlib.h> }
 
 #ifndef DEATHS
 #define DEATHS 1
-#endif
-#ifndef CLEANERS
-#define CLEANERS 2
 #endif
 #define INODES 10
 
@@ -31,6 +28,7 @@ c_decl { \#include <stdlib.h> }
 #define attach_without_magic      9
 #define attach_without_pair_check 10
 byte mutant;
+byte cleaners;
 
 #define IS(which) (mutant == which)
 #define STEP(what) if :: atomic { what } :: atomic { deaths > 0 -> deaths--; goto dead } fi
@@ -192,8 +190,9 @@ dead:
 init {
     atomic {
         c_code {
-            char *name = getenv("MUTANT");
-            now.mutant = name ? atoi(name) : 0;
+            char *number = getenv("MUTANT"), *many = getenv("CLEANERS");
+            now.mutant = number ? atoi(number) : 0;
+            now.cleaners = many ? atoi(many) : 2;
         };
         if
         :: name[SLOTS] = 1; name[CURSORS] = 2
@@ -205,7 +204,7 @@ init {
         magic[2] = true;
         inodes = 3;
         run Cleaner(1);
-        if :: CLEANERS == 2 -> run Cleaner(2) :: else fi;
+        if :: cleaners == 2 -> run Cleaner(2) :: else fi;
         run Creator(3);
         run Creator(4);
         run Attacher()

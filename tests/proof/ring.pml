@@ -293,8 +293,8 @@ end:
 init {
     atomic {
         c_code {
-            char *name = getenv("MUTANT");
-            now.mutant = name ? atoi(name) : 0;
+            char *number = getenv("MUTANT");
+            now.mutant = number ? atoi(number) : 0;
         };
         sequence[0] = 0 - CAPACITY;
         sequence[1] = 1 - CAPACITY;
