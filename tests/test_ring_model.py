@@ -35,6 +35,7 @@ from shm.hot import (
     LOST_FROM,
     LOST_NOW,
     POSITION,
+    PRODUCER_LIMIT,
     advance,
     claim,
     conflate,
@@ -195,8 +196,11 @@ class RingMachine(RuleBasedStateMachine):
             self.other.producer(self.dtype)
 
     @precondition(lambda self: self.out is not None)
-    @rule()
-    def producer_dies(self) -> None:
+    @rule(inside=st.booleans())
+    def producer_dies(self, inside: bool) -> None:
+        """Between two messages, or inside a slot."""
+        if inside:
+            self.claim_only(True)
         self.ghosts = [self.out.end]
         self.out.close()
         self.out = None
@@ -478,6 +482,7 @@ class RingMachine(RuleBasedStateMachine):
         gating = {name: model.published - reader.released for name, reader in model.readers.items() if not reader.evicted}
         assert self.other.backlog() == gating
         assert sorted(self.other.reader_names()) == sorted(model.readers)
+        assert self.other.blocks[0][PRODUCER_LIMIT] == self.position(model.limit)
         if self.out is not None:
             record = self.out.record
             assert (record["dropped"], record["evicted"], record["waits"]) == (model.dropped, model.evicted, model.waits)
