@@ -9,7 +9,8 @@ runs, and figures are medians: a machine that wanders (a host that moves a virtu
 rtt_ratio is the median of each ring run over the limit run beside it.
 
 limit_rtt_ns is one word a line and nothing else, with or without PAUSE in its spin loops, whichever was faster here.
-line_rtt_ns writes and checks all 64 bytes of the same two lines over and over: nearer to what a ring does, on lines that never change.
+line_rtt_ns writes and checks all 64 bytes of the same two lines over and over. lines_rtt_ns does so on as many lines as the ring has slots,
+in turn, as any queue must that holds more than one message: what lies between the two is the caches' share, and the rest is the ring's.
 observed_rtt_ratio is rtt_ratio while an observer and a slow gating reader look at every message, from a third CPU where there is one.
 """
 
@@ -39,6 +40,7 @@ from perf.tasks import (
     compile_limit,
     limit_round_trip,
     limit_stream,
+    lines_round_trip,
     python_round_trip,
     python_stream,
     ring_round_trip,
@@ -60,18 +62,19 @@ PYTHON_SHARE = 4
 
 
 def measure_round_trip(c: ctypes.CDLL, cpus: Sequence[int], runs: int, rounds: int) -> dict[str, Any]:
-    word, polite_word = (limit_round_trip(c, "", polite, rounds) for polite in (0, 1))
-    line = limit_round_trip(c, "_line", 1, rounds)
+    word, polite_word = (limit_round_trip(c, polite, rounds) for polite in (0, 1))
+    line, lines = (lines_round_trip(c, count, rounds) for count in (1, RECOMMENDED_CAPACITY))
     ring = ring_round_trip(RECOMMENDED_CAPACITY, rounds)
     watched = watched_round_trip(RECOMMENDED_CAPACITY, rounds, own_cpu=len(cpus) > 2)
-    take_turns([word, polite_word, line, ring, watched], cpus, runs)
+    take_turns([word, polite_word, line, lines, ring, watched], cpus, runs)
     limit = min((word, polite_word), key=lambda task: task.typical_ns)
     return {
         "rtt_ns": ring.typical_ns,
         "limit_rtt_ns": limit.typical_ns,
         "rtt_ratio": ratio(ring, limit),
         "line_rtt_ns": line.typical_ns,
-        "line_rtt_ratio": ratio(ring, line),
+        "lines_rtt_ns": lines.typical_ns,
+        "lines_rtt_ratio": ratio(ring, lines),
         "rtt_ns_min": min(ring.times_ns),
         "limit_rtt_ns_min": min(limit.times_ns),
         "limit_spin": "plain" if limit is word else "pause",
@@ -166,7 +169,8 @@ def text(result: dict[str, Any]) -> str:
     lines = [
         f"{one_line(pair)}; CPUs {pair['pair'][0]} and {pair['pair'][1]}: {pair['distance']}",
         f"round trip   {result['rtt_ns']:7.1f} ns   bare ping-pong in C {result['limit_rtt_ns']:.1f} ns   ratio {result['rtt_ratio']:.3f}",
-        f"             (64 bytes over two lines that never change, in C: {result['line_rtt_ns']:.1f} ns)",
+        f"             64 bytes in C, on two lines that never change: {result['line_rtt_ns']:.1f} ns"
+        f"   on {result['capacity']:,} in turn: {result['lines_rtt_ns']:.1f} ns   ratio {result['lines_rtt_ratio']:.3f}",
         f"             p50 {result['p50_ns']:.0f}   p99 {result['p99_ns']:.0f}   p99.9 {result['p999_ns']:.0f}"
         f"   max {result['max_ns']:.0f} ns   ({result['round_trips']:,} round trips)",
         f"watched      {result['observed_rtt_ns']:7.1f} ns   by an observer and a slow reader on {result['observed_from']}"
@@ -240,7 +244,7 @@ def main(json_path: str | None, cpus: str | None, runs: int, rounds: int, messag
             "records": measure_records(chosen, runs, rounds, messages),
             **measure_python(chosen, runs, rounds, messages),
             "peers": {
-                "boost": measure_boost(Path(folder), chosen, runs, messages),
+                "boost": measure_boost(Path(folder), chosen, runs, messages, CAPACITIES),
                 "iceoryx2": measure_iceoryx2(chosen, max(3, runs // PYTHON_SHARE), rounds),
             },
             "costs": measure_costs(max(3, runs // 2)),

@@ -7,14 +7,17 @@ What is not installed is told, not measured.
 """
 
 import ctypes
+import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from perf.tasks import python_round_trip
+from perf.tasks import python_round_trip, ring_stream
 from perf.turns import Opener, Side, Task, ratio, take_turns
 
 try:
@@ -23,6 +26,8 @@ except ImportError:
     iceoryx2 = None
 
 PYTHON_CAPACITY = 1_024
+# Theirs starts processes, so it is timed in a fraction of the runs.
+BOOST_SHARE = 30
 
 
 class Message(ctypes.Structure):
@@ -31,8 +36,43 @@ class Message(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in "abcdefgh"]
 
 
-def measure_boost(folder: Path, cpus: Sequence[int], runs: int, messages: int) -> dict[str, Any]:
-    return {"absent": "not yet"}
+def measure_boost(folder: Path, cpus: Sequence[int], runs: int, messages: int, capacities: Sequence[int]) -> dict[str, Any]:
+    """Million messages a second one way, each at its best capacity, and theirs at the best of its ways to be used; in turns."""
+    program = folder / "peer_boost"
+    source = Path(__file__).with_name("peer_boost.cpp")
+    command = ["g++", "-std=c++17", "-O3", "-march=native", str(source), "-o", str(program), "-pthread"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        return {"absent": "g++ is not installed"}
+    except subprocess.CalledProcessError as error:
+        missing = "boost/lockfree" in error.stderr
+        return {"absent": "boost is not installed (libboost-dev)" if missing else f"peer_boost.cpp: {error.stderr.splitlines()[0]}"}
+    rows: dict[int, tuple[list[float], list[float]]] = {capacity: ([], []) for capacity in capacities}
+    turns = max(3, runs // BOOST_SHARE)
+    for _ in range(turns):
+        for capacity, (theirs, ours) in rows.items():
+            theirs.append(_boost_mps(program, cpus, capacity, messages))
+            task = ring_stream(capacity, messages)
+            take_turns([task], cpus, 3)
+            ours.append(1e3 / task.typical_ns)
+    best = {who: max((median(row[index]), capacity) for capacity, row in rows.items()) for index, who in enumerate(("theirs", "ours"))}
+    theirs, ours = (rows[best[who][1]][index] for index, who in enumerate(("theirs", "ours")))
+    return {
+        "throughput_mps": best["theirs"][0],
+        "capacity": best["theirs"][1],
+        "ours_mps": best["ours"][0],
+        "ours_capacity": best["ours"][1],
+        "ratio": median(mine / its for mine, its in zip(ours, theirs, strict=True)),
+    }
+
+
+def _boost_mps(program: Path, cpus: Sequence[int], capacity: int, messages: int) -> float:
+    arguments = [str(program), *map(str, cpus[:2]), str(messages), str(capacity)]
+    finished = subprocess.run(arguments, capture_output=True, text=True)
+    if finished.returncode:
+        raise RuntimeError(f"peer_boost: {finished.stderr.strip()}")
+    return float(json.loads(finished.stdout)["best_mps"])
 
 
 def measure_iceoryx2(cpus: Sequence[int], runs: int, rounds: int) -> dict[str, Any]:
@@ -66,9 +106,9 @@ def _iceoryx2_round_trip(folder: str, prefix: str, rounds: int) -> Task:
     def side(listens_to: str, speaks_to: str, work: Any) -> Opener:
         @contextmanager
         def open_side() -> Iterator[Side]:
-            node, subscriber, publisher = ports(listens_to, speaks_to)
+            _, subscriber, publisher = ports(listens_to, speaks_to)
             yield lambda first, size: work(subscriber, publisher, first, size)
-            del node, subscriber, publisher
+            subscriber = publisher = None
 
         return open_side
 

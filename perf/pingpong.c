@@ -5,7 +5,8 @@
  *      |<-- stores i in line `back` ----|
  *
  * tp_ping/tp_pong      one word a line: the limit of a round trip
- * tp_ping_line/...     all 64 bytes written and checked, as a message has it, still on the same two lines
+ * tp_ping_line/...     all 64 bytes written and checked, as a message has it, on `lines` lines a direction in turn (a power of two):
+ *                      one, which stays in both cores' nearest caches, or as many as a ring has slots
  * tp_write/tp_read     64-byte messages one way through a buffer of lines, with the word that counts them last: the limit of throughput
  *
  * Compiled by the benchmark with `gcc -O2 -shared -fPIC`. `polite` puts a PAUSE into the spin loops.
@@ -59,24 +60,26 @@ static inline uint64_t wrong_bits(const word *line, uint64_t value)
     return wrong;
 }
 
-int tp_ping_line(word *there, word *back, uint64_t first, uint64_t rounds, int polite)
+int tp_ping_line(word *there, word *back, uint64_t lines, uint64_t first, uint64_t rounds)
 {
     uint64_t wrong = 0;
     for (uint64_t i = first; i < first + rounds; i++) {
-        fill(there, i, i);
-        await_value(back, i, polite);
-        wrong |= wrong_bits(back, i);
+        uint64_t at = (i & (lines - 1)) * WORDS;
+        fill(there + at, i, i);
+        await_value(back + at, i, 1);
+        wrong |= wrong_bits(back + at, i);
     }
     return wrong != 0;
 }
 
-int tp_pong_line(word *there, word *back, uint64_t first, uint64_t rounds, int polite)
+int tp_pong_line(word *there, word *back, uint64_t lines, uint64_t first, uint64_t rounds)
 {
     uint64_t wrong = 0;
     for (uint64_t i = first; i < first + rounds; i++) {
-        await_value(there, i, polite);
-        wrong |= wrong_bits(there, i); /* before the answer: ping overwrites the line as soon as it has it */
-        fill(back, i, i);
+        uint64_t at = (i & (lines - 1)) * WORDS;
+        await_value(there + at, i, 1);
+        wrong |= wrong_bits(there + at, i); /* before the answer: ping overwrites the line as soon as it has it */
+        fill(back + at, i, i);
     }
     return wrong != 0;
 }

@@ -67,8 +67,10 @@ def compile_limit(folder: Path) -> ctypes.CDLL:
     source = Path(__file__).with_name("pingpong.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     loaded = ctypes.CDLL(str(library))
-    for name in ("tp_ping", "tp_pong", "tp_ping_line", "tp_pong_line"):
+    for name in ("tp_ping", "tp_pong"):
         getattr(loaded, name).argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_uint64] * 2 + [ctypes.c_int]
+    for name in ("tp_ping_line", "tp_pong_line"):
+        getattr(loaded, name).argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_uint64] * 3
     for name in ("tp_write", "tp_read"):
         getattr(loaded, name).argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p] + [ctypes.c_uint64] * 3
     for name in ("tp_ping", "tp_pong", "tp_write"):
@@ -78,18 +80,28 @@ def compile_limit(folder: Path) -> ctypes.CDLL:
 
 def shared_lines(number: int) -> int:
     """The address of `number` zeroed cache lines, shared with processes forked later. They live as long as the process."""
-    mapping = mmap.mmap(-1, number * LINE_BYTES)
+    mapping = mmap.mmap(-1, number * LINE_BYTES, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
     _KEPT.append(mapping)
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 
 
-def limit_round_trip(c: ctypes.CDLL, name: str, polite: int, rounds: int) -> Task:
+def limit_round_trip(c: ctypes.CDLL, polite: int, rounds: int) -> Task:
     there = shared_lines(8)
     back = there + 4 * LINE_BYTES
-    ping_c, pong_c = getattr(c, f"tp_ping{name}"), getattr(c, f"tp_pong{name}")
     return Task(
-        _plain(lambda first, size: ping_c(there, back, first, size, polite)),
-        _plain(lambda first, size: pong_c(there, back, first, size, polite)),
+        _plain(lambda first, size: c.tp_ping(there, back, first, size, polite)),
+        _plain(lambda first, size: c.tp_pong(there, back, first, size, polite)),
+        rounds,
+    )
+
+
+def lines_round_trip(c: ctypes.CDLL, lines: int, rounds: int) -> Task:
+    """64 bytes each way over `lines` lines a direction in turn."""
+    there = shared_lines(2 * lines + 8)
+    back = there + (lines + 4) * LINE_BYTES
+    return Task(
+        _plain(lambda first, size: c.tp_ping_line(there, back, lines, first, size)),
+        _plain(lambda first, size: c.tp_pong_line(there, back, lines, first, size)),
         rounds,
     )
 

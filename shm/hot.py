@@ -111,8 +111,7 @@ def slowest_reader(readers, position, capacity):
             behind = wrap_sub(position, load_acquire(block, READER_POSITION))
             if behind > furthest_behind:
                 furthest_behind = behind
-    # Never more than a lap, whatever a block says: a limit below the position would be no limit that a joining reader can trust.
-    return wrap_sub(position, min(furthest_behind, capacity))
+    return wrap_sub(position, furthest_behind)
 
 
 @njit(cache=True, _nrt=False)
@@ -132,6 +131,9 @@ def ask_readers(readers, block, local, capacity, wanted):
     store_relaxed(block, PRODUCER_LIMIT, wrap_add(position, capacity))
     fence_seq_cst()
     limit = wrap_add(slowest_reader(readers, position, capacity), capacity)
+    if wrap_sub(limit, local[LIMIT]) < 0:
+        # Room that was given is not taken back: there may be a slot begun in it, and a reader that joins must not begin in that one.
+        limit = local[LIMIT]
     local[LIMIT] = limit
     store_release(block, PRODUCER_LIMIT, limit)
     if wrap_sub(wanted, limit) <= 0:

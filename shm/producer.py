@@ -42,7 +42,10 @@ class Producer(Role):
             raise
         self.record["name"] = encoded(process_name(self.pid))
         self.introduce()
-        self.local[POSITION] = self.local[LIMIT] = ring.published_to(int(self.words[PRODUCER_POSITION]))
+        self.local[POSITION] = self.local[LIMIT] = position = ring.published_to(int(self.words[PRODUCER_POSITION]))
+        # A slot that the last one died in is this one's to write: its mark says that there was room for it.
+        if int(self.slots.words().reshape(ring.capacity, -1)[position & (ring.capacity - 1), 0]) == position:
+            self.local[LIMIT] = wrapped(position + 1)
         self.local[WAITS] = self.record["waits"]
         self.local[DROPPED] = self.record["dropped"]
         self.end = ProducerEnd(slots, self.cursors.words().reshape(-1, BLOCK_WORDS)[1:], self.words, self.local)

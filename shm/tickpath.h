@@ -374,7 +374,8 @@ static inline uint64_t tp_restarts(struct tp_reader_end *end)
     return news;
 }
 
-/* Sign of life, as the TSC: what tells a process that hangs from one that is idle. Every few microseconds is often enough. */
+/* Sign of life, as the TSC: what tells a process that hangs from one that is idle. One that has begun to beat goes on, a few times a
+ * second at least; while it waits (tickpath_wait.h) that is done for it. One that never beats is never called hung. */
 static inline void tp_producer_beat(struct tp_producer_end *end)
 {
     tp_store_relaxed(&end->block->heartbeat, __builtin_ia32_rdtsc());

@@ -177,8 +177,9 @@ static inline int tp_lock_role(const struct tp_ring *ring, uint64_t block, const
 }
 
 /* Begin a new epoch under this process' name: an end that somebody still holds from before finds out that it is no longer the one. */
-static inline void tp_introduce(uint32_t *pid, uint64_t *start, uint64_t *epoch, uint64_t *local)
+static inline void tp_introduce(uint32_t *pid, uint64_t *start, uint64_t *epoch, uint64_t *heartbeat, uint64_t *local)
 {
+    tp_store_relaxed(heartbeat, 0);
     __atomic_store_n(pid, (uint32_t)getpid(), __ATOMIC_RELAXED);
     TP_AFTER_STORE();
     tp_store_relaxed(start, tp_own_start());
@@ -228,7 +229,7 @@ static inline int tp_open_producer(struct tp_producer_role *role, const char *na
     char program[24];
     tp_read_line("/proc/self/comm", program, sizeof program);
     tp_store_name(block->name, program);
-    tp_introduce(&block->pid, &block->start, &block->epoch, role->words);
+    tp_introduce(&block->pid, &block->start, &block->epoch, &block->heartbeat, role->words);
     /* A slot that the last one died in is this one's to write: its mark says that there was room for it. */
     uint64_t newest = tp_ring_newest(ring), capacity = ring->slots.identity.capacity, bytes = ring->slots.identity.record_bytes;
     int is_begun = tp_load_acquire(tp_slot_at(tp_ring_slots(ring), capacity, bytes, newest)) == newest;
@@ -325,7 +326,7 @@ static inline uint64_t tp_begin_gating(struct tp_reader_role *role, struct tp_re
  * joining left what it began with. */
 static inline void tp_take_reader(struct tp_reader_role *role, struct tp_reader *block, int counts)
 {
-    tp_introduce(&block->pid, &block->start, &block->epoch, role->words);
+    tp_introduce(&block->pid, &block->start, &block->epoch, &block->heartbeat, role->words);
     uint64_t position = tp_load_acquire(&block->position);
     uint32_t mode = tp_mode_of(block);
     if (mode == TP_READER_EVICTED || mode == TP_READER_ABSENT)
@@ -391,7 +392,6 @@ static inline int tp_lock_spare(struct tp_reader_role *role, const char *name, e
         if (tp_mode_of(block) != TP_READER_ABSENT || !tp_lock_byte(ring->cursors.fd, tp_role_byte(1 + k), F_WRLCK))
             continue;
         tp_store_relaxed(&block->lost, 0);
-        tp_store_relaxed(&block->heartbeat, 0);
         /* SYNC POINT (tp_slowest_reader's acquire), as in tp_gate. */
         tp_store_release(&block->position, tp_ring_wanted(ring, oldest, newest, start, position));
         tp_store_name(block->name, name);
@@ -460,7 +460,7 @@ static inline int tp_open_observer(struct tp_reader_role *role, const char *name
             return problem;
         }
         block = &tp_ring_readers(&role->ring)[found];
-        tp_introduce(&block->pid, &block->start, &block->epoch, role->words);
+        tp_introduce(&block->pid, &block->start, &block->epoch, &block->heartbeat, role->words);
         role->words[TP_LOST] = tp_load_acquire(&block->lost);
     }
     uint64_t capacity = role->ring.slots.identity.capacity, newest = tp_ring_newest(&role->ring);

@@ -53,7 +53,14 @@ static inline int tp_wait_a_little(struct tp_wait *wait)
     return 1;
 }
 
-/* tp_poll, again and again for `timeout_ns` at most. A sign of life each time it comes back from waiting. */
+/* A program that beats is not to be called hung because it waits here. */
+static inline void tp_beat_on(const struct tp_wait *wait, uint64_t *heartbeat)
+{
+    if (wait->looks >= TP_SPINS && tp_load_relaxed(heartbeat) != 0)
+        tp_store_relaxed(heartbeat, __builtin_ia32_rdtsc());
+}
+
+/* tp_poll, again and again for `timeout_ns` at most. */
 static inline const void *tp_poll_within(struct tp_reader_end *end, uint64_t timeout_ns)
 {
     const void *slot = tp_poll(end);
@@ -61,8 +68,7 @@ static inline const void *tp_poll_within(struct tp_reader_end *end, uint64_t tim
         return slot;
     struct tp_wait wait = tp_wait_for(timeout_ns);
     while ((slot = tp_poll(end)) == NULL && tp_wait_a_little(&wait))
-        if (wait.looks >= TP_SPINS)
-            tp_reader_beat(end);
+        tp_beat_on(&wait, &end->block->heartbeat);
     return slot;
 }
 
@@ -74,8 +80,7 @@ static inline int tp_observe_within(struct tp_reader_end *end, void *copy, uint6
         return got;
     struct tp_wait wait = tp_wait_for(timeout_ns);
     while ((got = tp_observe(end, copy)) == TP_EMPTY && tp_wait_a_little(&wait))
-        if (wait.looks >= TP_SPINS)
-            tp_reader_beat(end);
+        tp_beat_on(&wait, &end->block->heartbeat);
     return got;
 }
 
@@ -87,8 +92,7 @@ static inline void *tp_claim_within(struct tp_producer_end *end, uint64_t timeou
         return slot;
     struct tp_wait wait = tp_wait_for(timeout_ns);
     while (!tp_is_fenced(end->local) && tp_wait_a_little(&wait) && (slot = tp_claim(end)) == NULL)
-        if (wait.looks >= TP_SPINS)
-            tp_producer_beat(end);
+        tp_beat_on(&wait, &end->block->heartbeat);
     return slot;
 }
 
@@ -102,8 +106,7 @@ static inline void *tp_claim_evicting(struct tp_producer_role *role, uint64_t ti
         void *slot = tp_claim(&role->end);
         if (slot != NULL || tp_is_fenced(role->words) || !tp_wait_a_little(&wait))
             return slot;
-        if (wait.looks >= TP_SPINS)
-            tp_producer_beat(&role->end);
+        tp_beat_on(&wait, &role->end.block->heartbeat);
     }
 }
 

@@ -12,7 +12,7 @@ import pytest
 from perf.machine import distance, parse_cpu_list
 
 ROOT = Path(__file__).parents[1]
-SHORT = ["--runs", "3", "--rounds", "200", "--messages", "32768"]
+SHORT = ["--quick"]
 
 
 def bench(*arguments: str, before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
@@ -25,13 +25,21 @@ def test_a_short_run_gives_every_figure() -> None:
     finished = bench("--json", "-", *SHORT)
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)
-    for key in ("rtt_ns", "limit_rtt_ns", "rtt_ratio", "line_rtt_ns", "throughput_mps", "limit_throughput_mps", "throughput_ratio"):
+    for key in (
+        "rtt_ns", "limit_rtt_ns", "rtt_ratio", "line_rtt_ns", "lines_rtt_ns", "lines_rtt_ratio", "observed_rtt_ns", "observed_rtt_ratio",
+        "throughput_mps", "limit_throughput_mps", "throughput_ratio", "python_rtt_ns", "python_batch_mps",
+    ):  # fmt: skip
         assert result[key] > 0, key
     assert 0 < result["p50_ns"] <= result["p99_ns"] <= result["p999_ns"] <= result["max_ns"]
     assert result["round_trips"] == 3 * 200
     assert result["message_bytes"] == 64
     assert result["capacity"] in [row["capacity"] for row in result["by_capacity"]]
     assert all(row["rtt_ns"] > 0 and row["throughput_mps"] > 0 for row in result["by_capacity"])
+    assert [row["record_bytes"] for row in result["records"]] == [128, 192, 256]
+    assert all(row["rtt_ns"] > 0 and row["throughput_mps"] > 0 for row in result["records"])
+    assert set(result["costs"]) == {"full_claim_ns", "absent_readers_ns", "restart_ms", "join_ms", "evict_ms"}
+    assert set(result["peers"]) == {"boost", "iceoryx2"}
+    assert all("absent" in peer or peer["ratio"] > 0 for peer in result["peers"].values())
     assert result["machine"]["pair"] == sorted(os.sched_getaffinity(0))[:2]
     assert result["machine"]["cpu"]
 

@@ -487,6 +487,24 @@ def test_a_producer_in_c_that_was_replaced_gets_no_room(name: str, driver: Path)
         assert out.local()[FENCED] == 1 and numbers_read(into.end) == []
 
 
+def test_a_wait_beats_for_a_program_that_beats(name: str, driver: Path) -> None:
+    with ring_of(name, 2) as ring, End(driver, "producer", name) as out, End(driver, "reader", name, "reader") as into:
+        hearts = [lambda: int(ring.blocks[0][3]), lambda: int(ring.readers()[0]["heartbeat"])]
+        assert [out.tell(f"push {number} 0") for number in range(2)] == ["pushed 0", "pushed 1"]
+        for end, command, heart in ((out, "push 2", hearts[0]), (into, "next", hearts[1])):
+            while end is into and into.tell("next 0") != "empty 0":
+                pass
+            end.tell(f"{command} {SECOND // 10}")
+            assert heart() == 0, "one that never beats is never called hung"
+            end.tell("beat")
+            before = heart()
+            end.tell(f"{command} {SECOND // 10}")
+            assert heart() > before > 0
+        out.kill()
+        with End(driver, "producer", name):
+            assert hearts[0]() == 0, "the last one's is not the next one's"
+
+
 def test_unknown_names_are_refused(name: str, driver: Path) -> None:
     with ring_of(name, 8, observers=["screen"]):
         for arguments in (["reader", name, "screen"], ["reader", name, "nobody"], ["observer", name, "reader", "newest", "0"]):

@@ -466,6 +466,31 @@ def test_a_reader_that_dies_while_it_joins_does_not_stop_the_ring(make_ring: Mak
             until(lambda before=before: ring.position() > before + 100, "the producer goes on without it")
 
 
+def test_of_those_who_join_under_one_name_at_once_one_gets_in(make_ring: MakeRing) -> None:
+    ring = make_ring(8, [], spare=3)
+    for _ in range(25):
+        answers = shared_words(4)
+
+        def join(number: int, answers: np.ndarray = answers) -> bool:
+            until(lambda: answers[0], "all are there")
+            try:
+                into = ring.join("reader", MESSAGE)
+            except SegmentError as error:
+                answers[number] = 1 if "is taken by" in str(error) else 3
+                return True
+            answers[number] = 2
+            until(lambda: answers[1:].all(), "all have tried")
+            into.leave()
+            return True
+
+        children = [in_child(lambda number=number: join(number)) for number in (1, 2, 3)]
+        answers[0] = 1
+        until(lambda answers=answers: answers[1:].all(), "all have tried")
+        assert [wait_for_exit(pid) for pid in children] == [0, 0, 0]
+        assert sorted(answers[1:].tolist()) == [1, 1, 2]
+        assert ring.reader_names() == []
+
+
 # Observing
 
 

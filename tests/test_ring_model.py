@@ -6,10 +6,12 @@ The model counts messages from 0, whatever position the ring began at. It knows 
 each reader stands, what it gave back, what it was told is lost. Message n carries n in every word.
 """
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 import engine  # noqa: F401  (names the kernel cache before numba is imported)
+import shm.consumer
+from shm._shim import lib
 from shm.consumer import Consumer
 from shm.hot import (
     EMPTY,
@@ -31,6 +35,7 @@ from shm.hot import (
     LOST_FROM,
     LOST_NOW,
     POSITION,
+    PRODUCER_LIMIT,
     advance,
     claim,
     conflate,
@@ -66,6 +71,8 @@ class ModelReader:
     released: int
     lost: int = 0
     evicted: bool = False
+    # It died on its way in: the producer has no room until somebody finishes it, or it is let go.
+    joining: bool = False
     at: int = 0
     seen_producers: int = 0
     role: Consumer | None = None
@@ -104,7 +111,9 @@ class Model:
         """Whether the producer has room; the readers are looked at where its cached limit does not say so."""
         if self.published + count <= self.cached_limit:
             return True
-        self.cached_limit = self.limit = min((reader.released for reader in self.gating()), default=self.published) + self.capacity
+        stand = [self.published - self.capacity if reader.joining else reader.released for reader in self.gating()]
+        # Room that was given once is not taken back.
+        self.cached_limit = self.limit = max(self.cached_limit, min(stand, default=self.published) + self.capacity)
         granted = self.published + count <= self.limit
         self.waits += not granted
         return granted
@@ -177,7 +186,7 @@ class RingMachine(RuleBasedStateMachine):
     def producer_comes(self) -> None:
         self.out = self.ring.producer(self.dtype)
         self.model.producers += 1
-        self.model.cached_limit = self.model.published
+        self.model.cached_limit = self.model.published + self.model.marked
         assert self.out.position == self.position(self.model.published)
 
     @precondition(lambda self: self.out is not None)
@@ -187,8 +196,11 @@ class RingMachine(RuleBasedStateMachine):
             self.other.producer(self.dtype)
 
     @precondition(lambda self: self.out is not None)
-    @rule()
-    def producer_dies(self) -> None:
+    @rule(inside=st.booleans())
+    def producer_dies(self, inside: bool) -> None:
+        """Between two messages, or inside a slot."""
+        if inside:
+            self.claim_only(True)
         self.ghosts = [self.out.end]
         self.out.close()
         self.out = None
@@ -236,11 +248,14 @@ class RingMachine(RuleBasedStateMachine):
         """Only the dead that the ring is full because of."""
         full = self.model.published - self.capacity
         gone = [
-            name for name, reader in self.model.readers.items() if reader.role is None and not reader.evicted and reader.released == full
+            name
+            for name, reader in self.model.readers.items()
+            if reader.role is None and not reader.evicted and (reader.joining or reader.released <= full)
         ]
         assert sorted(self.out.evict_dead()) == sorted(gone)
         for name in gone:
             self.model.readers[name].evicted = True
+            self.model.readers[name].joining = False
         self.model.evicted += len(gone)
 
     @precondition(lambda self: self.ghosts)
@@ -264,15 +279,16 @@ class RingMachine(RuleBasedStateMachine):
     def reader_comes(self, data: st.DataObject) -> None:
         name = self.reader_named(data, present=False)
         if name is not None:
-            self.take(name, data.draw(st.sampled_from([self.ring, self.other])))
+            ring = data.draw(st.sampled_from([self.ring, self.other]))
+            self.take(name, lambda: ring.consumer(name, self.dtype))
 
-    def take(self, name: str, ring: Ring) -> None:
+    def take(self, name: str, taking: Callable[[], Consumer]) -> None:
         reader = self.model.readers[name]
-        role = ring.consumer(name, self.dtype)
-        if reader.evicted:
+        role = taking()
+        if reader.evicted or reader.joining:
             stood, reader.released = reader.released, max(reader.released, self.model.oldest_safe())
             reader.lost += reader.released - stood
-            reader.evicted = False
+            reader.evicted = reader.joining = False
             assert role.local[LOST_NOW] == reader.released - stood
             assert role.local[LOST_FROM] == self.position(stood)
         self.seated(reader, role)
@@ -286,7 +302,9 @@ class RingMachine(RuleBasedStateMachine):
     def join(self, name: str, place: str | int) -> None:
         model = self.model
         if name in model.readers:
-            if model.readers[name].role is not None:
+            if model.readers[name].role is None:
+                self.take(name, lambda: self.ring.join(name, self.dtype, at=self.at(place)))
+            else:
                 with pytest.raises(SegmentError, match=f"reader {name} of ring .* is taken by"):
                     self.other.join(name, self.dtype, at=self.at(place))
             return
@@ -300,6 +318,23 @@ class RingMachine(RuleBasedStateMachine):
         lost = 0 if isinstance(place, str) else begins - self.clamped(0, place)
         model.readers[name] = ModelReader(begins, lost)
         self.seated(model.readers[name], role)
+
+    @rule(name=st.sampled_from(JOINERS + GATING), place=st.sampled_from(["newest", "oldest"]) | st.integers(-1100, 3), early=st.booleans())
+    def reader_dies_on_its_way_in(self, name: str, place: str | int, early: bool) -> None:
+        """Right after it said that it joins, or as late as when all is done but to say that it gates."""
+        model = self.model
+        reader = model.readers.get(name)
+        if reader is None and len(model.readers) == self.blocks_for_readers:
+            return
+        if reader is not None and (reader.role is not None or not (reader.evicted or reader.joining)):
+            return
+        with dying_in("tp_face_join" if early else "tp_face_gate"), pytest.raises(Died):
+            self.ring.join(name, self.dtype, at=self.at(place))
+        if reader is None:
+            # It means to begin at what was there when it came, and is told what of that is gone by the time it is in.
+            oldest = max(0, model.published - self.capacity) if place == "oldest" else 0
+            reader = model.readers[name] = ModelReader(self.clamped(oldest, place))
+        reader.joining, reader.evicted = True, False
 
     @rule(data=st.data(), batch=st.integers(1, 2048), give_back=st.booleans())
     def read(self, data: st.DataObject, batch: int, give_back: bool) -> None:
@@ -447,11 +482,14 @@ class RingMachine(RuleBasedStateMachine):
         gating = {name: model.published - reader.released for name, reader in model.readers.items() if not reader.evicted}
         assert self.other.backlog() == gating
         assert sorted(self.other.reader_names()) == sorted(model.readers)
+        assert self.other.blocks[0][PRODUCER_LIMIT] == self.position(model.limit)
         if self.out is not None:
             record = self.out.record
             assert (record["dropped"], record["evicted"], record["waits"]) == (model.dropped, model.evicted, model.waits)
         lost = {bytes(block["name"]).rstrip(b"\0").decode(): int(block["lost"]) for block in self.other.readers() if block["mode"]}
-        assert lost == {name: who.lost for name, who in [*model.readers.items(), *model.named.items()]}
+        assert lost.keys() == model.readers.keys() | model.named.keys()
+        certain = [*model.readers.items(), *model.named.items()]
+        assert all(lost[name] == who.lost for name, who in certain if not getattr(who, "joining", False))
 
     @invariant()
     def slots_agree(self) -> None:
@@ -460,8 +498,34 @@ class RingMachine(RuleBasedStateMachine):
             return
         slots = self.other.view(self.dtype)
         for reader in self.model.gating():
+            if reader.joining:
+                continue
             for number in {reader.released, self.model.published - 1} & set(range(reader.released, self.model.published)):
                 assert number_of(slots[self.index(number)]) == number
+
+
+class Died(Exception):
+    """In place of a death inside a call."""
+
+
+@contextlib.contextmanager
+def dying_in(function: str) -> Iterator[None]:
+    """The next call of a function of the C face is the last thing that the one who makes it does; tp_face_join is still done."""
+
+    class Dying:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name) if name != function else self.die
+
+        def die(self, *arguments: Any) -> None:
+            if function == "tp_face_join":
+                lib.tp_face_join(*arguments)
+            raise Died
+
+    shm.consumer.lib = Dying()
+    try:
+        yield
+    finally:
+        shm.consumer.lib = lib
 
 
 def run_machine(name: str, capacity: int, first: int, examples: int, steps: int) -> None:

@@ -6,8 +6,8 @@
  *                       ("ask_quantity", "u4"), ("sent_tsc", "u8"), ("venue", "u4"), ("flags", "u4"), ("checksum", "u8")])
  *     Ring.create("demo", 4096, {"quote": QUOTE}, readers=["strategy"])
  *
- * QUOTE_SCHEMA_HASH is `shm.layout.schema_hash(shm.layout.schema_of(quote=QUOTE))` (with the `kinds` that the ring was created with, if any): a ring
- * whose records are laid out otherwise is refused.
+ * QUOTE_SCHEMA_HASH is `shm.layout.schema_hash(shm.layout.schema_of(quote=QUOTE))`, with the `kinds` that the ring was created with, if
+ * any. A ring whose records are laid out otherwise is refused.
  */
 #ifndef QUOTE_H
 #define QUOTE_H

@@ -4,7 +4,7 @@
  *     driver reader RING NAME                       poll NS  next NS  release  has N  skip N  conflate  restarts  leave
  *     driver joining RING NAME START POSITION       the same
  *     driver observer RING NAME|- START POSITION    observe NS  conflate  restarts  release
- *     always                                        local  capacity  close
+ *     always                                        local  capacity  beat  close
  *
  * START is resume, newest, oldest or at. Every message is whole or shown not to be: its words all follow from its number.
  *
@@ -157,7 +157,13 @@ static void obey(const char *line, int writes)
     const uint64_t *local = writes ? producer.words : reader.words;
     if (writes ? as_producer(line) : as_reader(line))
         return;
-    if (is(line, "local")) {
+    if (is(line, "beat") && writes) {
+        tp_producer_beat(&producer.end);
+        say("beaten", 0);
+    } else if (is(line, "beat")) {
+        tp_reader_beat(&reader.end);
+        say("beaten", 0);
+    } else if (is(line, "local")) {
         for (int k = 0; k < TP_LOCAL_WORDS; k++)
             say("word", local[k]);
     } else if (is(line, "capacity")) {

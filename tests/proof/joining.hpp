@@ -70,14 +70,17 @@ struct joining : rl::test_suite<joining, 3>
             come_and_go(index - 1);
     }
 
-    /* A producer may die having announced a limit that it never used. */
+    /* A producer dies: between two messages, or having announced a limit that it never used, or inside a slot. */
     void produce()
     {
         {
             producer_end<in_place> out(shared);
             out.push_until(FIRST + rl::rand(MESSAGES));
-            if (rl::rand(2))
+            unsigned where = rl::rand(3);
+            if (where == 1)
                 out.announce();
+            else if (where == 2)
+                out.claim().write(0);
         }
         producer_end<in_place>(shared).push_until(FIRST + MESSAGES);
     }

@@ -84,7 +84,9 @@ template <typename payload_t> struct producer_end
         position = shared.producer_position.load(mo_acquire, $);
         if (!is(restart_trusts_its_word))
             position = shared.newest(position);
-        limit = position;
+        /* Whoever left its mark here had room for it. Else nothing is known: the first claim asks. */
+        bool marked = shared.sequence[shared.slot(position)].load(mo_acquire, $) == position;
+        limit = position + (marked && !is(restart_forgets_the_mark));
     }
 
     u64 slowest_reader()
@@ -119,7 +121,10 @@ template <typename payload_t> struct producer_end
         announce();
         if (!is(ask_without_fence))
             FENCE(mo_seq_cst);
-        limit = slowest_reader() + CAPACITY + is(room_for_one_too_many);
+        u64 free = slowest_reader() + CAPACITY + is(room_for_one_too_many);
+        /* A limit once given is never taken back: there may be a slot half written below it. */
+        if (ahead(free, limit) > 0 || is(ask_takes_a_limit_back))
+            limit = free;
         shared.producer_limit.store(limit, mo_release, $);
         return ahead(wanted, limit) <= 0;
     }

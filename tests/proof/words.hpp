@@ -35,6 +35,8 @@
     X(lap_without_headroom)      \
     X(restart_trusts_its_word)   \
     X(restart_counts_the_mark)   \
+    X(restart_forgets_the_mark)  \
+    X(ask_takes_a_limit_back)    \
     X(open_without_mark)         \
     X(open_without_fence)        \
     X(close_relaxed)             \
