@@ -111,7 +111,7 @@ MEMINFO = "HugePages_Total: 512\nHugePages_Free: {free}\nHugepagesize: 2048 kB"
 
 
 def rt_group(box: Box, runtime: str) -> None:
-    box.put("proc/self/cgroup", "9:name=systemd:/\n1:cpu,cpuacct:/users\n0::/")
+    box.put("proc/self/cgroup", "9:name=systemd:/\n3:cpuset:/elsewhere\n1:cpu,cpuacct:/users\n0::/")
     box.put("sys/fs/cgroup/cpu/users/cpu.rt_runtime_us", runtime)
 
 

@@ -272,6 +272,17 @@ def test_of_many_cpus_the_worst_is_shown(tmp_path: Path) -> None:
     assert found["worst of CPUs gap max ns"]["applied"] == 3000 and len(found) == 5
 
 
+def test_a_knob_that_does_not_read_as_before_is_not_back_whatever_revert_says(tmp_path: Path) -> None:
+    knob = {"name": "ksm", "state": "drift", "got": "1", "changes": [{}], "lasts": "runtime", "reason": ""}
+    for name, state in (("audit.before", "drift"), ("apply", "ok"), ("revert", "ok"), ("audit.after", "ok")):
+        (tmp_path / name).write_text(json.dumps({"exit": 0, "knobs": [{**knob, "state": state}]}))
+    assert [known["back"] for known in prove.knobs(tmp_path)] == [False]
+    (tmp_path / "audit.after").write_text((tmp_path / "audit.before").read_text())
+    assert [known["back"] for known in prove.knobs(tmp_path)] == [True]
+    (tmp_path / "revert").write_text((tmp_path / "audit.before").read_text())
+    assert [known["back"] for known in prove.knobs(tmp_path)] == [False]
+
+
 def test_a_table_of_nothing_is_a_failure(tmp_path: Path) -> None:
     result = prove.result_of(tmp_path)
     assert result["exit"] == 3 and result["figures"] == [] and prove.text(result)

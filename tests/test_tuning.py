@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -1137,9 +1138,14 @@ def test_socket_is_held_until_revert_and_missed_when_its_holder_dies(boxes: Any)
     box.tool("perl", "exec sleep 60")
     result = run(box, "apply", "--only", "timestamping")
     assert (result.code, result.states) == (3, {"timestamping": "refused"})
-    box.put("run/tickpath-timestamping.pid", str(os.getpid()))
-    assert run(box, "audit", "--only", "timestamping").states == {"timestamping": "drift"}
-    run(box, "revert")
+    code = "import os, socket; s = socket.socket(); os.dup2(s.fileno(), 3); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout and stranger.stdout.readline()
+        box.put("run/tickpath-timestamping.pid", str(stranger.pid))
+        assert run(box, "audit", "--only", "timestamping").states == {"timestamping": "drift"}
+        run(box, "revert")
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def wait_until_gone(pid: int) -> None:
@@ -1151,12 +1157,12 @@ def wait_until_gone(pid: int) -> None:
 def test_flow_rules_are_added_and_only_ours_removed(boxes: Any) -> None:
     box = boxes(amd)
     rules = "nic/eth1/rules"
-    theirs = "7 UDP 239.1.1.1 26400 3\n8 UDP 239.1.1.2 26400 2\n9 TCP 239.1.1.1 26400 2"
+    theirs = "6 UDP 239.1.1.1 26499 2\n7 UDP 239.1.1.1 26400 3\n8 UDP 239.1.1.2 26400 2\n9 TCP 239.1.1.1 26400 2"
     box.put(rules, theirs)
     profile = "interface = eth1\nflows = udp4:239.1.1.1:26400:2"
     assert run(box, "audit", "--only", "flows", profile=profile).states == {"flows": "drift"}
     assert run(box, "apply", "--only", "flows", profile=profile).states == {"flows": "ok"}
-    assert box.get(rules) == f"{theirs}\n1020 UDP 239.1.1.1 26400 2"
+    assert box.get(rules) == f"{theirs}\n1019 UDP 239.1.1.1 26400 2"
     assert run(box, "verify", "--only", "flows", profile=profile).code == 0
     assert run(box, "revert").states == {"flows": "ok"}
     assert box.get(rules) == theirs
