@@ -256,7 +256,8 @@ def text(result: dict[str, Any]) -> str:
 @click.option("--load", type=click.IntRange(0, 1_024), help="Busy processes in the second half. Default: one for each of our CPUs.")
 def main(json_path: str | None, cpus: str | None, turns: int, rounds: int, load: int | None) -> None:
     end_in_order()
-    pair = choose_cpus(cpus)
+    first, second = choose_cpus(cpus)[:2]
+    pair = (first, second)
     hz = calibrate().hz
     busy_count = len(os.sched_getaffinity(0)) if load is None else load
     result = {
