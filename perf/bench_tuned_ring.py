@@ -176,6 +176,12 @@ def fork_into(side: Callable[[], None], closing: tuple[int, ...] = ()) -> int:
     return 0
 
 
+def end_in_order() -> None:
+    """Ended by SIGTERM or SIGHUP, remove the names of the rings as with Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """So many ordinary processes that always want a CPU."""
@@ -249,7 +255,9 @@ def text(result: dict[str, Any]) -> str:
 @click.option("--rounds", default=10_000, show_default=True, type=click.IntRange(100, 10_000_000), help="Round trips in a run.")
 @click.option("--load", type=click.IntRange(0, 1_024), help="Busy processes in the second half. Default: one for each of our CPUs.")
 def main(json_path: str | None, cpus: str | None, turns: int, rounds: int, load: int | None) -> None:
-    pair = choose_cpus(cpus)
+    end_in_order()
+    first, second = choose_cpus(cpus)[:2]
+    pair = (first, second)
     hz = calibrate().hz
     busy_count = len(os.sched_getaffinity(0)) if load is None else load
     result = {

@@ -7,7 +7,6 @@ FOLDER holds PHASE.jitter (tickpath jitter --json), PHASE.ring, and what tune sa
 exit code of `table` is that of prove: 0 all is back as it was, 1 something is not, 3 something failed.
 """
 
-import signal
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import orjson
 
 import engine  # noqa: F401  (names the kernel cache before numba is imported)
 from engine.runtime.clock import calibrate
-from perf.bench_tuned_ring import BETWEEN_S, KINDS, Run, figures, run_pair
+from perf.bench_tuned_ring import BETWEEN_S, KINDS, Run, end_in_order, figures, run_pair
 from tools.machine import describe, one_line
 
 PHASES = ("before", "applied", "reverted")
@@ -194,8 +193,7 @@ def main() -> None:
 @click.option("--json", "json_path", required=True, help="Write the result here.")
 def ring(cpus: str, seconds: float, json_path: str) -> None:
     """Round trips between two processes, each pinned, in short runs."""
-    # The rings' names are removed whatever ends us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_in_order()
     first, _, second = cpus.partition(",")
     if not (first.isdigit() and second.isdigit() and first != second):
         raise click.UsageError(f"--cpus={cpus}: expected two different CPUs, as in 2,3")

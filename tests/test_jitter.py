@@ -176,6 +176,7 @@ def measuring(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[int
     running = subprocess.Popen(
         command("--cpus", cpus.fold(EVERY), "--seconds", "3600", "--json", "-", *arguments),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: lib.tp_die_with_parent(signal.SIGKILL),
     )  # fmt: skip
     spinners: list[int] = []
 
