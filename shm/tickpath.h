@@ -144,8 +144,7 @@ static inline uint64_t tp_slowest_reader(const struct tp_reader *readers, uint64
         if (behind > furthest_behind)
             furthest_behind = behind;
     }
-    /* No further than a lap, whatever a block says: the limit published from this never falls below `position`, on which tp_join relies. */
-    return position - (furthest_behind < (int64_t)capacity ? (uint64_t)furthest_behind : capacity);
+    return position - (uint64_t)furthest_behind;
 }
 
 /* Move the cached limit to where the readers are now, and say whether slots below `wanted` are free. A producer whose role another

@@ -270,6 +270,9 @@ static inline int tp_evict_if_dead(struct tp_producer_role *role, uint64_t reade
         return 0;
     int is_dead_weight = tp_holds_back(&role->end, block);
     if (is_dead_weight) {
+        /* One that died while it joined has stored its losses and its position, or one of them: the sum is made whole. */
+        if (tp_mode_of(block) == TP_READER_JOINING)
+            tp_store_relaxed(&block->lost, tp_load_acquire(&block->base) + tp_load_acquire(&block->position));
         tp_store_release(&block->epoch, tp_load_acquire(&block->epoch) + 1);
         tp_set_mode(block, TP_READER_EVICTED);
         tp_store_relaxed(&role->end.block->evicted, tp_load_acquire(&role->end.block->evicted) + 1);

@@ -310,7 +310,7 @@ def test_a_reader_that_dies_while_it_joins(mortal: Path, first: str, capacity: i
 
 @every_ring[0]
 @pytest.mark.parametrize("capacity", [2, 4, 64])
-@pytest.mark.parametrize("successor", ["kernel", "C"])
+@pytest.mark.parametrize("successor", ["kernel", "C", "C that asks"])
 def test_a_joiner_does_not_begin_in_the_slot_that_a_producer_died_in(mortal: Path, first: str, capacity: int, successor: str) -> None:
     """The producer died inside a slot, a reader dies while it joins, the next producer looks at the readers, and the next reader joins."""
     with stage_of(first, capacity, 64, [], spare=1) as stage:
@@ -326,10 +326,13 @@ def test_a_joiner_does_not_begin_in_the_slot_that_a_producer_died_in(mortal: Pat
                     [str(mortal), "producer", stage.name, "--", *script], timeout=60, check=True, capture_output=True, text=True
                 )
                 done = len(said(lines.stdout.splitlines(), "pushed"))
+            if successor == "C that asks":
+                subprocess.run([str(mortal), "producer", stage.name, "--", "ask"], timeout=60, check=True, capture_output=True)
             with contextlib.ExitStack() as stack:
+                back = stack.enter_context(stage.ring.join("late", stage.dtype, at="oldest")) if successor == "C that asks" else None
                 out = stack.enter_context(stage.ring.producer(stage.dtype))
                 done += write(out.end, capacity + done, capacity - done)
-                back = stack.enter_context(stage.ring.join("late", stage.dtype, at="oldest"))
+                back = back or stack.enter_context(stage.ring.join("late", stage.dtype, at="oldest"))
                 begins = stage.count(back.position)
                 assert numbers_read(back.end) == list(range(begins, capacity + done)), "it waits for what will never be there"
                 assert write(out.end, capacity + done, capacity + 1) == capacity
@@ -379,6 +382,25 @@ def test_a_reader_that_dies_on_its_way_back_is_told_once_what_it_missed(mortal: 
                 assert numbers_read(back.end) == list(range(begins, published))
             assert write(out.end, published, capacity + 1) == capacity
         assert modes == {EVICTED, JOINING, GATING}
+
+
+@every_ring[0]
+@pytest.mark.parametrize("capacity", [2, 4, 64])
+def test_a_reader_that_is_let_go_again_on_its_way_back_counts_nothing_twice(mortal: Path, first: str, capacity: int) -> None:
+    with stage_of(first, capacity, 64, ["reader"], when_full="evict") as stage:
+        with stage.ring.producer(stage.dtype) as out:
+            assert write(out.end, 0, capacity) == capacity and out.evict_dead() == ["reader"]
+            assert write(out.end, capacity, 2 * capacity) == 2 * capacity
+        stage.keep()
+        script = [f"push {number} 0" for number in range(3 * capacity, 5 * capacity)]
+        for _ in stage.deaths(mortal, "reader", stage.name, "reader"):
+            finished = subprocess.run([str(mortal), "producer", stage.name, "--", *script], capture_output=True, text=True, timeout=60)
+            assert said(finished.stdout.splitlines(), "pushed") == list(range(3 * capacity, 5 * capacity)), "it holds nobody up"
+            assert int(stage.block(0)["mode"]) == EVICTED
+            with stage.ring.consumer("reader", stage.dtype) as back:
+                begins = stage.count(back.position)
+                assert int(back.local[LOST]) == int(stage.block(0)["lost"]) == begins
+                assert numbers_read(back.end) == list(range(begins, 5 * capacity))
 
 
 @every_ring[0]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ ROOT = HERE.parents[1]
 # Where the headers are that are tested: mutated ones, now and then.
 HEADERS = Path(os.environ.get("TICKPATH_HEADERS", ROOT / "shm"))
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
-ANSWER_S = 60
+ANSWER_S = 120
 
 
 def compiler(name: str) -> str | None:
@@ -38,6 +39,10 @@ class End:
         self.process = subprocess.Popen(
             [*wrapper, str(program), *arguments, "--"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        # Whoever waits for an answer waits no longer than this.
+        self.watch = threading.Timer(ANSWER_S, self.process.kill)
+        self.watch.daemon = True
+        self.watch.start()
         self.first = self._answer()
 
     def _answer(self) -> str:
@@ -72,6 +77,7 @@ class End:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.watch.cancel()
         if self.process.poll() is None:
             self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
