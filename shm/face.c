@@ -17,6 +17,8 @@
 #define TP_FACE_LOOKS        64
 #define TP_FACE_YIELD_NS     500000
 #define TP_FACE_SLEEP_NS     50000
+/* Some 0.5 ms: a writer is at a line for much less, unless it has died there. */
+#define TP_FACE_BOARD_LOOKS  10000
 
 /* Where a closed end looks: an epoch that it does not have. */
 static uint64_t tp_face_nothing[TP_BLOCK_BYTES / 8];
@@ -350,4 +352,24 @@ void tp_face_close(struct tp_face *face)
     face->slots = face->readers = face->producer = face->block = (uint64_t)(uintptr_t)tp_face_nothing;
     face->capacity = 1;
     face->reader_count = 0;
+}
+
+/* Boards. */
+
+void tp_face_board_write(uintptr_t line, const char *record, uint64_t bytes)
+{
+    uint64_t version = tp_board_open((void *)line);
+    tp_write_racing((uint8_t *)line + 8, record + 8, bytes - 8);
+    tp_board_close((void *)line, version);
+}
+
+int tp_face_board_read(uintptr_t line, char *copy, uint64_t bytes)
+{
+    for (int look = 0; look < TP_FACE_BOARD_LOOKS; look++) {
+        int64_t version = tp_board_read((const void *)line, copy, bytes);
+        if (version >= 0)
+            return version > 0;
+        tp_pause();
+    }
+    return 0;
 }

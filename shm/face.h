@@ -76,3 +76,7 @@ void tp_face_beat(struct tp_face *face);
 int tp_face_is_fenced(struct tp_face *face);
 /* The role is lost, to every end that shares this one's `local`, and shared memory is not touched again. */
 void tp_face_close(struct tp_face *face);
+
+/* A board's lines (whole records, the version first). Read: 1, or 0 where it was never written, or its writer was at it all the while. */
+void tp_face_board_write(uintptr_t line, const char *record, uint64_t bytes);
+int tp_face_board_read(uintptr_t line, char *copy, uint64_t bytes);

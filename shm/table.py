@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 
 from shm import segment
-from shm._shim import lib
+from shm._shim import ffi, lib
 from shm.layout import LINE_BYTES, schema_of
 from shm.segment import Geometry, Memory, Segment
 
@@ -56,6 +56,28 @@ class Table:
 
 
 class Board(Table):
-    """A table whose lines are written between board_open and board_close and read with board_read (shm/hot.py)."""
+    """A table of the latest values: each line is read whole or not at all, and its writer waits for nobody. One writer a line.
+
+    Kernels write between board_open and board_close and read with board_read (shm/hot.py); plain Python calls write and read.
+    """
 
     kind = lib.TP_KIND_BOARD
+
+    def write(self, key: int, record: np.void) -> None:
+        """Overwrite line `key` with a record of the board's size, whose version is not looked at. ValueError for another size."""
+        raw = record.tobytes()
+        if len(raw) != self.records.itemsize:
+            raise ValueError(f"record of bytes={len(raw)}: expected {self.records.itemsize}")
+        lib.tp_face_board_write(self._line(key), raw, len(raw))
+
+    def read(self, key: int) -> np.void | None:
+        """A copy of line `key`, its version (even, 2 more for each write) first. None: never written, or its writer died in the middle."""
+        copy = np.zeros(1, self.records.dtype)
+        found = lib.tp_face_board_read(self._line(key), ffi.from_buffer(copy), copy.nbytes)
+        return copy[0] if found else None
+
+    def _line(self, key: int) -> int:
+        """The address of a line."""
+        if not 0 <= key < len(self.records):
+            raise IndexError(f"key={key}: expected 0 to {len(self.records) - 1}")
+        return int(self.records.ctypes.data) + key * int(self.records.itemsize)

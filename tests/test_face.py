@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 
 from shm.face import ROWS
-from shm.hot import FULL, advance, claim, commit, poll, release
+from shm.hot import FULL, advance, board_close, board_open, claim, commit, poll, release
 from shm.ring import Ring
 from shm.segment import SegmentError
+from shm.table import Board
 from tests.children import child, in_child, kill, stopped, until, wait_for_exit
 
 ROOT = Path(__file__).parents[1]
 SEED = int(os.environ.get("TICKPATH_SEED", random.randrange(1 << 30)))
 QUOTE = np.dtype([("sequence", "u8"), ("px", "i8"), ("qty", "i8"), ("rest", "u1", 40)])
 PAYLOAD = np.dtype([("px", "i8"), ("qty", "i8"), ("rest", "u1", 40)])
+
+PAIR = np.dtype([("sequence", "u8"), ("a", "u8"), ("rest", "u1", 40), ("b", "u8")])
 
 
 def wide(lines: int) -> np.dtype:
@@ -389,6 +392,14 @@ def test_conflating_goes_to_the_newest(rings: Any) -> None:
         assert reader.poll()["px"] == 9
         assert (reader.lost_now, reader.lost_from, reader.lost) == (9, 0, 9)
         assert reader.backlog == 0
+    out.push_many(quotes(10, 4))
+    assert (into.conflate(), watcher.conflate()) == (3, 3)
+    out.push_many(quotes(14, 2))
+    for reader in (into, watcher):
+        assert reader.conflate() == 2
+        assert reader.lost_now == 9, "told with the next message"
+        assert reader.poll()["px"] == 15
+        assert (reader.lost_now, reader.lost_from, reader.lost) == (5, 10, 14)
 
 
 # Waiting
@@ -464,6 +475,65 @@ def test_ctrl_c_ends_a_wait(rings: Any, call: str) -> None:
             os.kill(pid, signal.SIGINT)
             time.sleep(0.02)
         assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+# Boards
+
+
+def test_a_board_line_is_read_as_it_was_written(instance: str) -> None:
+    board = Board.create(instance, QUOTE, 3)
+    try:
+        assert [board.read(key) for key in range(3)] == [None] * 3
+        for turn in (1, 2, 3):
+            board.write(1, quote(turn))
+            read = board.read(1)
+            assert (int(read["sequence"]), int(read["px"])) == (2 * turn, turn)
+        board.records[1]["px"] = 0
+        assert read["px"] == 3, "a copy"
+        assert board.read(0) is board.read(2) is None
+        version = board_open(board.records, 1)
+        assert board.read(1) is None, "its writer is at it"
+        board_close(board.records, 1, version)
+        assert board.read(1)["sequence"] == 8
+        for key in (-1, 3):
+            with pytest.raises(IndexError, match=f"key={key}: expected 0 to 2"):
+                board.read(key)
+        with pytest.raises(ValueError, match="record of bytes=128: expected 64"):
+            board.write(0, np.zeros(1, wide(2))[0])
+    finally:
+        board.unlink()
+        board.detach()
+
+
+def test_a_board_line_is_whole_while_it_changes(instance: str) -> None:
+    board, stop = Board.create(instance, PAIR), Board.create(f"{instance}.stop", PAIR)
+
+    def write() -> bool:
+        record = np.zeros(1, PAIR)
+        while not stop.records[0]["a"]:
+            record["a"] += 1
+            record["b"] = ~record["a"]
+            board.write(0, record[0])
+        return True
+
+    try:
+        with child(write) as pid:
+            seen = set()
+
+            def changes() -> int:
+                if (read := board.read(0)) is not None:
+                    assert read["b"] == ~read["a"]
+                    assert read["sequence"] == 2 * read["a"]
+                    seen.add(int(read["a"]))
+                return len(seen)
+
+            until(lambda: changes() > 500, "the line changes")
+            stop.records[0]["a"] = 1
+            assert wait_for_exit(pid) == 0
+    finally:
+        for made in (board, stop):
+            made.unlink()
+            made.detach()
 
 
 # Life and death
