@@ -1,4 +1,7 @@
-"""Memory ordering, read in what LLVM made of it: the orderings are kept, and a hop is a few moves without a call."""
+"""The operations of shm.atomics one by one: the ordering that each has in LLVM, and what its plain twin computes.
+
+What the ring's kernels make of them is in tests/test_orderings.py.
+"""
 
 import os
 import re
@@ -12,98 +15,20 @@ import pytest
 from numba import njit
 
 from shm import atomics, hot
-from shm.hot import BLOCK_WORDS, LOCAL_WORDS, Consumer, Producer
 from tests.ring_kernels import MESSAGE
 
 ROOT = Path(__file__).parents[1]
-PAYLOAD = 0x7EAD_BEEF
 
 
-def producer(capacity: int = 8) -> Producer:
+def producer(capacity: int = 8) -> hot.ProducerEnd:
     """A ring's writing end in private memory."""
     slots = np.zeros(capacity, MESSAGE).view(np.recarray)
-    return Producer(slots, np.zeros((1, BLOCK_WORDS), np.int64), np.zeros(BLOCK_WORDS, np.int64), np.zeros(LOCAL_WORDS, np.int64))
+    return hot.ProducerEnd(slots, *(np.zeros(shape, np.int64) for shape in ((1, hot.BLOCK_WORDS), hot.BLOCK_WORDS, hot.LOCAL_WORDS)))
 
 
-def consumer(capacity: int = 8) -> Consumer:
+def consumer(capacity: int = 8) -> hot.ConsumerEnd:
     slots = np.zeros(capacity, MESSAGE).view(np.recarray)
-    return Consumer(slots, np.zeros(BLOCK_WORDS, np.int64), np.zeros(LOCAL_WORDS, np.int64))
-
-
-# Callers as a stage has them: plain, not inlined themselves, and compiled here, since numba shows no cached code.
-
-
-@njit(_nrt=False)
-def publish(out):
-    index = hot.claim(out)
-    if index >= 0:
-        message = out.slots[index]
-        message.a = PAYLOAD
-        message.g = PAYLOAD
-        hot.commit(out, index)
-    return index
-
-
-@njit(_nrt=False)
-def publish_many(out, count):
-    sent = 0
-    while sent < count:
-        index = hot.claim(out)
-        if index == hot.FULL:
-            break
-        out.slots[index].a = sent
-        hot.commit(out, index)
-        sent += 1
-    return sent
-
-
-@njit(_nrt=False)
-def take(into):
-    index = hot.poll(into)
-    while index < 0:
-        index = hot.poll(into)
-    value = into.slots[index].g
-    hot.advance(into)
-    hot.release(into)
-    return value
-
-
-@njit(_nrt=False)
-def take_batch(into, count):
-    total = 0
-    while not hot.has_messages(into, count):
-        atomics.pause()
-    for _ in range(count):
-        total += into.slots[hot.poll(into)].a
-        hot.advance(into)
-    hot.release(into)
-    return total
-
-
-@njit(_nrt=False)
-def board_turn(board, copy):
-    version = hot.board_open(board, 0)
-    board[0].a = PAYLOAD
-    hot.board_close(board, 0, version)
-    return hot.board_read(board, 0, copy)
-
-
-@njit(_nrt=False)
-def measure(histogram, value):
-    hot.record(histogram, value)
-
-
-@pytest.fixture(scope="module")
-def compiled() -> dict[str, Any]:
-    out, into = producer(), consumer()
-    publish(out)
-    publish_many(out, 2)
-    into.slots["sequence"] = np.arange(1, 9)
-    take(into)
-    take_batch(into, 2)
-    board_turn(np.zeros(1, MESSAGE).view(np.recarray), np.zeros(1, MESSAGE).view(np.recarray))
-    measure(np.zeros(3_000, np.int64), 5)
-    return {kernel.py_func.__name__: kernel for kernel in (publish, publish_many, take, take_batch, board_turn, measure)}
+    return hot.ConsumerEnd(slots, *(np.zeros(words, np.int64) for words in (hot.BLOCK_WORDS, hot.BLOCK_WORDS, hot.LOCAL_WORDS)))
 
 
 def llvm_of(kernel: Any) -> list[str]:
@@ -115,80 +40,8 @@ def llvm_of(kernel: Any) -> list[str]:
     return [line.strip() for line in body.splitlines()]
 
 
-def assembly_of(kernel: Any) -> list[str]:
-    (text,) = kernel.inspect_asm().values()
-    functions = re.findall(r"^(_ZN\w+):\n(.*?)^\.Lfunc_end", text, flags=re.DOTALL | re.MULTILINE)
-    name = kernel.py_func.__name__
-    (body,) = [body for symbol, body in functions if name in symbol and "cpython" not in symbol]
-    return [line.strip() for line in body.splitlines()]
-
-
 def lines_with(body: list[str], pattern: str) -> list[int]:
     return [number for number, line in enumerate(body) if re.search(pattern, line)]
-
-
-@pytest.mark.parametrize("name", ["publish", "publish_many", "take", "take_batch", "board_turn", "measure"])
-def test_no_call_is_left_in_a_caller(compiled: dict[str, Any], name: str) -> None:
-    body = assembly_of(compiled[name])
-    assert len(body) > 10
-    assert not [line for line in body if line.startswith("call")]
-    whole = "\n".join(llvm_of(compiled[name]))
-    assert "NRT_" not in whole, "reference counts or allocation on the hot path"
-    assert not re.search(r"\bcall\b(?!.* @llvm\.)", whole)
-
-
-def test_the_payload_is_stored_before_the_sequence_is_released(compiled: dict[str, Any]) -> None:
-    body = llvm_of(compiled["publish"])
-    (mark,) = lines_with(body, r"store atomic i64 0, .* monotonic, align 8")
-    (fence,) = lines_with(body, r"fence release")
-    payload = lines_with(body, rf"store i64 {PAYLOAD}, ")
-    (release,) = lines_with(body, r"store atomic i64 %.* release, align 8")
-    assert len(payload) == 2
-    assert mark < fence < min(payload) < max(payload) < release
-
-
-def test_the_processor_is_given_the_stores_in_that_order(compiled: dict[str, Any]) -> None:
-    body = assembly_of(compiled["publish"])
-    (mark,) = lines_with(body, r"movq\s+\$0, \(%r\w+,%r\w+\)")
-    slot = re.escape(body[mark].partition("(")[2])
-    stores = [re.search(rf", (\d*)\({slot}", line) for line in body[mark:]]
-    assert [store.group(1) for store in stores if store] == ["", "8", "56", ""], "mark, payload, payload, sequence"
-
-
-def test_a_poll_loads_with_acquire_in_its_loop(compiled: dict[str, Any]) -> None:
-    body = llvm_of(compiled["take"])
-    loads = lines_with(body, r"load atomic i64, .* acquire, align 8")
-    blocks = {number: line.split(":")[0] for number, line in enumerate(body) if re.match(r"^[\w.\"-]+:", line)}
-    spinning = [
-        load
-        for load in loads
-        for start in [max(number for number in blocks if number < load)]
-        for end in [min([number for number in blocks if number > load], default=len(body))]
-        if any("br " in line and f"%{blocks[start]}" in line for line in body[load:end])
-    ]
-    assert spinning, "no block both loads with acquire and branches back to itself"
-    (payload,) = lines_with(body, r"= load i64, .*, align 1$")
-    (release,) = lines_with(body, r"store atomic i64 .* release, align 8")
-    assert payload < release, "the slot is given back before its payload is read"
-
-
-def test_an_index_is_never_tested_for_counting_from_the_end(compiled: dict[str, Any]) -> None:
-    """The sign of an index would be spread with sar, or chosen with cmov."""
-    publish = assembly_of(compiled["publish"])
-    (mark,) = lines_with(publish, r"movq\s+\$0, \(%r\w+,%r\w+\)")
-    assert not lines_with(publish[mark:], "^(sar|cmov|test)")
-    assert not lines_with(assembly_of(compiled["take"]), "^(sar|cmov|test)")
-
-
-def test_a_board_is_opened_before_and_closed_after_its_line_is_written(compiled: dict[str, Any]) -> None:
-    body = llvm_of(compiled["board_turn"])
-    (opened,) = lines_with(body, r"store atomic .* monotonic")
-    (fence,) = lines_with(body, "fence release")
-    (payload,) = lines_with(body, rf"store i64 {PAYLOAD}, ")
-    (closed,) = lines_with(body, r"store atomic .* release")
-    (second_fence,) = lines_with(body, "fence acquire")
-    first, *_, last = lines_with(body, r"load atomic .* acquire")
-    assert first < opened < fence < payload < closed < second_fence < last
 
 
 def test_kernels_that_use_the_ring_are_cached(tmp_path: Path) -> None:
@@ -210,9 +63,6 @@ def test_kernels_that_use_the_ring_are_cached(tmp_path: Path) -> None:
     ]
     assert counts[0] > 0
     assert counts[1] == 0
-
-
-# One by one
 
 
 def test_orderings_of_single_operations() -> None:

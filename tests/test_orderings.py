@@ -106,6 +106,10 @@ def kernels_of(module: Any) -> dict[str, Any]:
     def board_look(board, copy):
         return module.board_read(board, 0, copy)
 
+    @njit(_nrt=False)
+    def measure(histogram, value):
+        module.record(histogram, value)
+
     return {name: kernel for name, kernel in locals().items() if name != "module"}
 
 
@@ -133,6 +137,7 @@ def compiled(module: Any, name: str) -> Any:
         "look": (into, slots_of(1)),
         "board_write": (slots_of(1),),
         "board_look": (slots_of(1), slots_of(1)),
+        "measure": (words(3_000), 5),
     }
     kernel = kernels_of(module)[name]
     kernel.compile(tuple(map(typeof, arguments[name])))
@@ -278,8 +283,11 @@ CHECKS: list[tuple[str, Callable[[Any], None]]] = [
     ("look", check_observe),
     ("board_write", check_board_write),
     ("board_look", check_board_read),
-    *[(name, check_no_call) for name in ("publish", "publish_many", "ask", "take", "take_batch", "look", "board_write", "board_look")],
-    *[(name, check_nothing_locked) for name in ("take", "take_batch", "look", "board_write", "board_look")],
+    *[
+        (name, check_no_call)
+        for name in ("publish", "publish_many", "ask", "take", "take_batch", "look", "board_write", "board_look", "measure")
+    ],
+    *[(name, check_nothing_locked) for name in ("take", "take_batch", "look", "board_write", "board_look", "measure")],
 ]
 
 PUBLISH = "store_release(ring.slots, index, position)"
