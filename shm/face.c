@@ -80,10 +80,11 @@ static inline void beat(struct tp_face *face)
     if (now - face->beaten < TP_FACE_BEAT_TICKS)
         return;
     face->beaten = now;
-    if (face->kind == TP_FACE_WRITES)
-        __atomic_store_n(&((struct tp_producer *)face->block)->heartbeat, now, __ATOMIC_RELAXED);
-    else
-        __atomic_store_n(&((struct tp_reader *)face->block)->heartbeat, now, __ATOMIC_RELAXED);
+    uint64_t *heartbeat = face->kind == TP_FACE_WRITES ? &((struct tp_producer *)face->block)->heartbeat
+                                                       : &((struct tp_reader *)face->block)->heartbeat;
+    /* Only for a program that beats: one that has nothing to say for a second does not hang. */
+    if (__atomic_load_n(heartbeat, __ATOMIC_RELAXED))
+        __atomic_store_n(heartbeat, now, __ATOMIC_RELAXED);
 }
 
 static inline uint64_t now_ns(void)
@@ -331,12 +332,6 @@ uint64_t tp_face_backlog(struct tp_face *face)
 }
 
 /* Either end. */
-
-void tp_face_beat(struct tp_face *face)
-{
-    face->beaten = 0;
-    beat(face);
-}
 
 int tp_face_is_fenced(struct tp_face *face)
 {

@@ -72,7 +72,6 @@ uint64_t tp_face_conflate(struct tp_face *face);
 uint64_t tp_face_restarts(struct tp_face *face);
 uint64_t tp_face_backlog(struct tp_face *face);
 
-void tp_face_beat(struct tp_face *face);
 int tp_face_is_fenced(struct tp_face *face);
 /* The role is lost, to every end that shares this one's `local`, and shared memory is not touched again. */
 void tp_face_close(struct tp_face *face);

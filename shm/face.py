@@ -53,7 +53,6 @@ class Face:
             struct.producer = end.producer.ctypes.data
             struct.pending = int(end.local[LOST_NOW]) if kind == lib.TP_FACE_GATES else 0
             struct.pending_from = int(end.local[LOST_FROM]) % (1 << 64)
-        lib.tp_face_beat(struct)
 
     def new_rows(self) -> np.ndarray:
         """Records for the next messages that are polled."""

@@ -57,12 +57,16 @@ class Role:
         line = self.record
         line["pid"] = self.pid
         line["start"] = segment.process_start(self.pid)
+        line["heartbeat"] = 0
         epoch = int(line["epoch"]) + 1
         line["epoch"] = epoch
         self.local[EPOCH] = epoch
 
     def beat(self) -> None:
-        """A sign of life, for who watches: every few milliseconds is enough to be told from one that hangs."""
+        """A sign of life. Whoever gave one is told from one that hangs only as long as it gives more: within a second.
+
+        Plain Python that pushes, polls or waits gives the next ones by itself.
+        """
         self.record["heartbeat"] = lib.tp_rdtsc()
 
     @property
