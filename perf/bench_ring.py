@@ -243,10 +243,6 @@ def main(json_path: str | None, cpus: str | None, runs: int, rounds: int, messag
             **measure_throughput(c, chosen, runs, rounds, messages),
             "records": measure_records(chosen, runs, rounds, messages),
             **measure_python(chosen, runs, rounds, messages),
-            "peers": {
-                "boost": measure_boost(Path(folder), chosen, runs, messages, CAPACITIES),
-                "iceoryx2": measure_iceoryx2(chosen, max(3, runs // PYTHON_SHARE), rounds),
-            },
             "costs": measure_costs(max(3, runs // 2)),
             "capacity": RECOMMENDED_CAPACITY,
             "message_bytes": MESSAGE.itemsize,
@@ -255,6 +251,11 @@ def main(json_path: str | None, cpus: str | None, runs: int, rounds: int, messag
             "rounds": rounds,
             "messages": messages,
             "machine": machine,
+        }
+        best = max(result["by_capacity"], key=lambda row: row["throughput_mps"])["capacity"]
+        result["peers"] = {
+            "boost": measure_boost(Path(folder), chosen, runs, messages, CAPACITIES, best),
+            "iceoryx2": measure_iceoryx2(chosen, max(3, runs // PYTHON_SHARE), rounds),
         }
     if json_path == "-":
         click.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))

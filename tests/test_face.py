@@ -444,14 +444,19 @@ def test_closing_ends_the_messages_of_another_thread(rings: Any) -> None:
     ring = rings()
     out, into = ring.producer(QUOTE), ring.consumer("reader", QUOTE)
     out.push(quote(0))
-    got: list[int] = []
-    reading = threading.Thread(target=lambda: got.extend(int(message["px"]) for message in into.messages()))
+    got: list[Any] = []
+
+    def read() -> None:
+        got.extend(int(message["px"]) for message in into.messages())
+        got.append("ended")
+
+    reading = threading.Thread(target=read)
     reading.start()
     until(lambda: ring.backlog()["reader"] == 0, "the thread waits for more")
     into.close()
     reading.join(60)
     assert not reading.is_alive()
-    assert got == [0]
+    assert got == [0, "ended"]
 
 
 @pytest.mark.parametrize("call", ["into.poll(None)", "list(into.messages())", "out.push_many(array, None)"])
