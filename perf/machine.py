@@ -3,19 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from engine.runtime.cpus import parse_list
 from tools.machine import describe
 
 CPU = Path("/sys/devices/system/cpu")
-
-
-def parse_cpu_list(text: str) -> set[int]:
-    """The CPUs of a kernel list such as "0-3,8"."""
-    cpus: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            cpus.update(range(int(first), int(last or first) + 1))
-    return cpus
 
 
 def distance(cpu: int, other: int, root: Path = CPU) -> str:
@@ -52,7 +43,7 @@ def _shared_with(caches: Path, level: int) -> set[int]:
 
 
 def _list(path: Path) -> set[int]:
-    return parse_cpu_list(_text(path) or "")
+    return set(parse_list(_text(path) or ""))
 
 
 def _text(path: Path) -> str | None:

@@ -66,7 +66,7 @@ def _remove_if_dead(path: Path) -> bool:
     except OSError:
         return False
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode) or not try_lock(fd, 0) or not _is_the_file(path, fd):
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or not try_lock(fd, 0) or not _is_the_file(path, fd) or _has_slots(path):
             return False
         path.unlink()
         return True
@@ -74,6 +74,14 @@ def _remove_if_dead(path: Path) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def _has_slots(cursors: Path) -> bool:
+    """Whether these are the cursors of a ring whose slots still have their name: the slots go first, so that those who find slots
+    find their own cursors beside them. Nobody can make new slots while the cursors' name is there.
+    """
+    ring = cursors.name.removesuffix(".cursors")
+    return ring != cursors.name and any(os.path.lexists(place.folder / ring) for place in places())
 
 
 def _is_attached(path: Path) -> bool:

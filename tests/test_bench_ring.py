@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.machine import distance, parse_cpu_list
+from perf.machine import distance
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["--quick"]
@@ -56,12 +56,6 @@ def test_unusable_arguments_are_refused(arguments: list[str]) -> None:
     finished = bench(*arguments)
     assert finished.returncode == 2
     assert "expected" in finished.stderr or "a hop needs two CPUs" in finished.stderr
-
-
-def test_kernel_lists_of_cpus() -> None:
-    assert parse_cpu_list("0-3,8\n") == {0, 1, 2, 3, 8}
-    assert parse_cpu_list("5") == {5}
-    assert parse_cpu_list("\n") == set()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.runtime.cpus import fold, parse_list
 from shm._shim import lib
 from shm.hot import HISTOGRAM_BUCKETS, HISTOGRAM_COUNT, HISTOGRAM_MAXIMUM, HISTOGRAM_SUM
 from tests.running import ROOT, wait_for
@@ -93,7 +94,7 @@ def jitter(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_cpu_is_measured_and_the_figures_agree_with_each_other(tmp_path: Path) -> None:
     file = tmp_path / "jitter.json"
-    finished = jitter("--cpus", cpus.fold(EVERY), "--seconds", "0.3", "--json", str(file))
+    finished = jitter("--cpus", fold(EVERY), "--seconds", "0.3", "--json", str(file))
     assert finished.returncode == 0, finished.stderr
     assert "gaps" in finished.stdout and "who took it" in finished.stdout
     result = json.loads(file.read_text())
@@ -174,7 +175,7 @@ def used_ticks(pid: int) -> int:
 def measuring(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """The command in the middle of a measurement that would take an hour, and its spinners."""
     running = subprocess.Popen(
-        command("--cpus", cpus.fold(EVERY), "--seconds", "3600", "--json", "-", *arguments),
+        command("--cpus", fold(EVERY), "--seconds", "3600", "--json", "-", *arguments),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: lib.tp_die_with_parent(signal.SIGKILL),
     )  # fmt: skip
@@ -336,13 +337,13 @@ def test_this_kernel_is_read() -> None:
 
 @given(st.sets(st.integers(0, 200)))
 def test_lists_of_cpus_go_both_ways(wanted: set[int]) -> None:
-    assert cpus.parse_list(cpus.fold(wanted)) == sorted(wanted)
+    assert parse_list(fold(wanted)) == sorted(wanted)
 
 
 @pytest.mark.parametrize("text", ["1-", "-1", "3-1", "a", "1,,2", "8192", "1;2"])
 def test_what_is_no_list_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a CPU list"):
-        cpus.parse_list(text)
+        parse_list(text)
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -381,7 +382,7 @@ def test_a_cpu_that_a_set_keeps_is_reached_through_the_set() -> None:
     here, there = (sets / f"tickpath-test-{os.getpid()}-{name}" for name in ("here", "there"))
     code = f"""
 import os, sys
-from pathlib import Path
+from engine.runtime.cpus import fold, parse_list
 from tools import cpus
 cpus.LATENCY_SETS = ("{there.relative_to("/")}",)
 Path("{here}/cgroup.procs").write_text(str(os.getpid()))

@@ -239,12 +239,13 @@ def _print_json(value: dict[str, Any]) -> None:
 @explained
 def jitter(cpus: str | None, seconds: float, threshold_ns: str, json_path: str | None) -> None:
     """Measure how often and how long each CPU is taken away from a process that spins on it, and by whom."""
+    from engine.runtime.cpus import parse_list
     from tools import cpus as numbers
     from tools import jitter as meter
     from tools import jitter_show, show
     from tools.run import write_json
 
-    wanted = numbers.worth_measuring() if cpus is None else numbers.parse_list(cpus)
+    wanted = numbers.worth_measuring() if cpus is None else parse_list(cpus)
     if not wanted:
         raise ValueError("--cpus=: expected a CPU list such as 2-5,8")
     try:

@@ -1,15 +1,14 @@
 """CPU numbers: lists as the kernel writes them, which CPUs are for latency, and getting onto one that a cpuset keeps for itself."""
 
 import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
+
+from engine.runtime.cpus import parse_list
 
 ROOT = Path("/")
 
 # The sets that `tuning/tune apply` makes (knobs cpuset-v2 and cpuset-v1): only who is in them may run on their CPUs.
 LATENCY_SETS = ("sys/fs/cgroup/tickpath.latency", "sys/fs/cgroup/cpuset/tickpath.latency")
-CPU_MAX = 8191
 
 
 def read_text(path: Path) -> str | None:
@@ -18,29 +17,6 @@ def read_text(path: Path) -> str | None:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
-
-
-def parse_list(text: str) -> list[int]:
-    """The CPUs of a list such as "0-3,8", each once, ascending. ValueError where it is none."""
-    cpus: set[int] = set()
-    for part in text.strip().split(",") if text.strip() else []:
-        found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if not first <= last <= CPU_MAX:
-            raise ValueError(f"cpus={text}: expected a CPU list such as 2-5,8")
-        cpus.update(range(first, last + 1))
-    return sorted(cpus)
-
-
-def fold(cpus: Iterable[int]) -> str:
-    """The shortest list of some CPUs, as the kernel writes it."""
-    runs: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if runs and cpu == runs[-1][1] + 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def read_list(path: Path) -> list[int] | None:

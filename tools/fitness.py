@@ -7,9 +7,10 @@ from pathlib import Path
 
 from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, ORDERS, POSITION, QUOTE, REPORTS, TICKS
 from engine.runtime.config import Config
+from engine.runtime.cpus import fold
 from engine.runtime.placement import place
 from tools.checkup import ADVICE, CAP_IPC_LOCK, CAP_SYS_NICE, OK, PROBLEM, UNKNOWN, Check, Machine
-from tools.cpus import fold, isolated
+from tools.cpus import isolated
 
 MIB = 1 << 20
 STEAL_SHARE_MAX = 0.01

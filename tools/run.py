@@ -57,7 +57,7 @@ def _places(config: Config) -> tuple[list[Place], list[str]]:
     if problems := list(realtime.refusals(places, found, throttle, found.own)):
         raise ConfigError("; ".join(problems))
     if found.latency_set is not None and not found.latency_set.enterable:
-        notes.append(f"{found.latency_set.path}: this user may not enter it, so its CPUs {cpus.listed(found.latency_set.cpus)} stay idle")
+        notes.append(f"{found.latency_set.path}: this user may not enter it, so its CPUs {cpus.fold(found.latency_set.cpus)} stay idle")
     return places, notes + list(realtime.notes(places, found, throttle))
 
 

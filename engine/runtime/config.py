@@ -202,7 +202,7 @@ def _process_problems(config: Config) -> Iterator[str]:
         if process.cpu != "auto" and found.closed(process.cpu):
             yield f"process {process.name}: cpu={process.cpu}: {_closed(found)}"
         elif process.cpu != "auto" and process.cpu not in found.usable and process.cpu not in (reachable := cpus.reachable()):
-            usable = cpus.listed(found.usable | reachable)
+            usable = cpus.fold(found.usable | reachable)
             yield f"process {process.name}: cpu={process.cpu}: expected one of {usable}, the CPUs this user may run on"
 
 

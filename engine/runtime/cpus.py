@@ -5,11 +5,14 @@ latency CPUs. Neither shows in the affinity that a process starts with, so both 
 """
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
 SET_NAME = "tickpath.latency"
+CPU_MAX = 8191
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Cpus:
 def look(root: Path = ROOT) -> Cpus:
     """The CPUs as they are now."""
     own = frozenset(os.sched_getaffinity(0))
-    online = parse(_read(root / "sys/devices/system/cpu/online")) or own
-    isolated = parse(_read(root / "sys/devices/system/cpu/isolated"))
+    online = frozenset(parse_list(_read(root / "sys/devices/system/cpu/online"))) or own
+    isolated = frozenset(parse_list(_read(root / "sys/devices/system/cpu/isolated")))
     return Cpus(online, own, isolated & reachable() if isolated else isolated, latency_set(root))
 
 
@@ -71,7 +74,7 @@ def latency_set(root: Path = ROOT) -> LatencySet | None:
     """The cpuset of `tune`, cgroup v2 or v1; None where it was not applied."""
     groups = root / "sys/fs/cgroup"
     for path, gates in ((groups / SET_NAME, [groups]), (groups / "cpuset" / SET_NAME, [])):
-        cpus = parse(_read(path / "cpuset.cpus.effective") or _read(path / "cpuset.cpus"))
+        cpus = frozenset(parse_list(_read(path / "cpuset.cpus.effective") or _read(path / "cpuset.cpus")))
         if cpus:
             # In cgroup v2 whoever moves a process needs the right to write at both ends' common root.
             doors = [folder / "cgroup.procs" for folder in [path, *gates]]
@@ -79,25 +82,27 @@ def latency_set(root: Path = ROOT) -> LatencySet | None:
     return None
 
 
-def parse(text: str) -> frozenset[int]:
-    """The kernel's CPU list: `0-3,8` is {0, 1, 2, 3, 8}."""
+def parse_list(text: str) -> list[int]:
+    """The CPUs of a list such as "0-3,8", each once, ascending; none of an empty one. ValueError where it is no list."""
     cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if first:
-            cpus |= set(range(int(first), int(last or first) + 1))
-    return frozenset(cpus)
+    for part in text.strip().split(",") if text.strip() else []:
+        found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last <= CPU_MAX:
+            raise ValueError(f"cpus={text}: expected a CPU list such as 2-5,8")
+        cpus.update(range(first, last + 1))
+    return sorted(cpus)
 
 
-def listed(cpus: frozenset[int] | set[int]) -> str:
-    """CPUs as a person writes them: {0, 1, 2, 5} is `0-2,5`."""
+def fold(cpus: Iterable[int]) -> str:
+    """The shortest list of some CPUs, as the kernel writes it: {0, 1, 2, 5} is `0-2,5`."""
     runs: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if runs and cpu == runs[-1][-1] + 1:
-            runs[-1].append(cpu)
+    for cpu in sorted(set(cpus)):
+        if runs and cpu == runs[-1][1] + 1:
+            runs[-1][1] = cpu
         else:
-            runs.append([cpu])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+            runs.append([cpu, cpu])
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.layout import IDLE_SLEEP
-from engine.runtime.cpus import ROOT, Cpus, listed
+from engine.runtime.cpus import ROOT, Cpus, fold
 from engine.runtime.placement import Place
 
 FAIR_SERVER_SINCE = (6, 12)
@@ -88,7 +88,7 @@ def refusals(places: list[Place], cpus: Cpus, throttle: Throttle, supervisor: fr
     taken = {place.cpu for place in spinners}
     if spinners and supervisor <= taken:
         yield (
-            f"CPUs {listed(supervisor)}: fifo takes all that the supervisor may run on, so nobody could stop the run; "
+            f"CPUs {fold(supervisor)}: fifo takes all that the supervisor may run on, so nobody could stop the run; "
             "start it where it has another CPU (not from inside the latency cpuset: processes go there by themselves)"
         )
 
