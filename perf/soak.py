@@ -254,9 +254,9 @@ class Worker:
         """Whether it was alive."""
         os.kill(self.pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
         if code not in (0, -signal.SIGKILL):
             raise Fault(f"{self.name} ended with code {code}: see above")
-        self.pid = 0
         return code != 0
 
     def wait(self) -> None:
