@@ -388,8 +388,8 @@ class RingMachine(RuleBasedStateMachine):
         model.readers[name] = ModelReader(begins, lost)
         self.seated(model.readers[name], role)
 
-    @rule(name=st.sampled_from(JOINERS + GATING), place=PLACES, early=st.booleans())
-    def reader_dies_on_its_way_in(self, name: str, place: str | int, early: bool) -> None:
+    @rule(name=st.sampled_from(JOINERS + GATING), place=PLACES, early=st.booleans(), asked=st.integers(0, 5))
+    def reader_dies_on_its_way_in(self, name: str, place: str | int, early: bool, asked: int) -> None:
         """Right after it said that it joins, or as late as when all is done but to say that it gates."""
         model = self.model
         reader = model.readers.get(name)
@@ -404,6 +404,10 @@ class RingMachine(RuleBasedStateMachine):
             oldest = max(0, model.published - self.capacity) if place == "oldest" else 0
             reader = model.readers[name] = ModelReader(self.clamped(oldest, place))
         reader.joining, reader.evicted = True, False
+        if asked:
+            # The producer looks at its readers meanwhile.
+            self.somebody_produces()
+            self.ask_room(min(asked, self.capacity))
 
     def read_by(self, reader: ModelReader, batch: int, *, give_back: bool) -> None:
         numbers = np.full(batch, -7, np.int64)
