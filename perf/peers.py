@@ -50,28 +50,31 @@ def measure_boost(
     except subprocess.CalledProcessError as error:
         missing = "boost/lockfree" in error.stderr
         return {"absent": "boost is not installed (libboost-dev)" if missing else f"peer_boost.cpp: {error.stderr.splitlines()[0]}"}
-    theirs = {capacity: _boost_mps(program, cpus, capacity, messages) for capacity in capacities}
-    their_capacity = max(capacities, key=lambda capacity: theirs[capacity])
+    theirs = {capacity: _run_boost(program, cpus, capacity, messages) for capacity in capacities}
+    their_capacity = max(capacities, key=lambda capacity: theirs[capacity]["best_mps"])
     pairs = []
     for _ in range(max(3, runs // BOOST_SHARE)):
         ours = ring_stream(our_capacity, messages)
         take_turns([ours], cpus, 9)
-        pairs.append((1e3 / ours.typical_ns, _boost_mps(program, cpus, their_capacity, messages)))
+        pairs.append((1e3 / ours.typical_ns, _run_boost(program, cpus, their_capacity, messages)["best_mps"]))
     return {
         "throughput_mps": median(their for _, their in pairs),
+        "way": theirs[their_capacity]["best"],
         "capacity": their_capacity,
+        "one_by_one_mps": max(run["single_mps"] for run in theirs.values()),
         "ours_mps": median(mine for mine, _ in pairs),
         "ours_capacity": our_capacity,
         "ratio": median(mine / their for mine, their in pairs),
     }
 
 
-def _boost_mps(program: Path, cpus: Sequence[int], capacity: int, messages: int) -> float:
+def _run_boost(program: Path, cpus: Sequence[int], capacity: int, messages: int) -> dict[str, Any]:
+    """Million messages a second of each way to use the queue (perf/peer_boost.cpp)."""
     arguments = [str(program), *map(str, cpus[:2]), str(messages), str(capacity)]
     finished = subprocess.run(arguments, capture_output=True, text=True)
     if finished.returncode:
         raise RuntimeError(f"peer_boost: {finished.stderr.strip()}")
-    return float(json.loads(finished.stdout)["best_mps"])
+    return dict(json.loads(finished.stdout))
 
 
 def measure_iceoryx2(cpus: Sequence[int], runs: int, rounds: int) -> dict[str, Any]:
