@@ -36,7 +36,7 @@ class Consumer(Reading, Role):
             self.introduce()
             if self.record["mode"] == lib.TP_READER_GATING:
                 self.local[POSITION] = self.words[READER_POSITION]
-                self.local[LOST] = self.record["lost"]
+                self.local[LOST] = wrapped(int(self.record["lost"]))
             else:
                 self._prepare_join(ring, at, name)
                 self._join(ring, counts=not isinstance(at, str))
@@ -75,7 +75,7 @@ class Consumer(Reading, Role):
         position = ring.between(oldest, stood, newest)
         # The same sum however often a join was begun: what is counted twice in a crash is not a count.
         lost = unsigned(int(self.record["base"]) + position) if counts else 0
-        self.local[LOST_FROM], self.local[LOST_NOW], self.local[LOST] = stood, wrapped(position - stood), lost
+        self.local[LOST_FROM], self.local[LOST_NOW], self.local[LOST] = stood, wrapped(position - stood), wrapped(lost)
         self.record["lost"] = lost
         lib.tp_face_gate(self.words.ctypes.data, unsigned(position))
         self.local[POSITION] = position

@@ -303,11 +303,21 @@ def conflate(ring):
 
 @njit(cache=True, _nrt=False)
 def lap(ring, sequence):
-    """An observer was overtaken: go on a quarter of the ring ahead of what is overwritten next, and account for what is lost."""
+    """An observer was overtaken: go on a quarter of the ring ahead of what is overwritten next, and account for what is lost.
+
+    False where the slot holds no sequence that a producer stores there: somebody scribbled on it, and there is nothing to go on to.
+    """
     slots = ring.slots
-    headroom = max(np.int64(1), slots.shape[0] >> 2)
-    oldest = wrap_add(wrap_sub(published_to(slots, sequence), slots.shape[0]), headroom)
-    skip(ring, wrap_sub(oldest, ring.local[POSITION]))
+    capacity = slots.shape[0]
+    position = ring.local[POSITION]
+    if wrap_sub(sequence, position) & (capacity - 1) > 1:
+        return False
+    headroom = max(np.int64(1), capacity >> 2)
+    missed = wrap_sub(wrap_add(wrap_sub(published_to(slots, sequence), capacity), headroom), position)
+    if missed <= 0:
+        return False
+    skip(ring, missed)
+    return True
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
@@ -329,9 +339,8 @@ def observe(ring, copy):
         if sequence == wanted:
             ring.local[POSITION] = wanted
             return GOT
-    if wrap_sub(sequence, wanted) < 0:
+    if wrap_sub(sequence, wanted) < 0 or not lap(ring, sequence):
         return EMPTY
-    lap(ring, sequence)
     return LAPPED
 
 

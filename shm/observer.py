@@ -21,7 +21,7 @@ from shm.hot import (
 )
 from shm.layout import READER
 from shm.reading import Reading
-from shm.roles import Role, private_words
+from shm.roles import Role, private_words, wrapped
 
 if TYPE_CHECKING:
     from shm.ring import At, Ring
@@ -48,7 +48,7 @@ class Observer(Reading):
         else:
             self.role.introduce()
             words, self.local = self.role.words, self.role.local
-            self.local[LOST] = self.role.record["lost"]
+            self.local[LOST] = wrapped(int(self.role.record["lost"]))
         if at is None and self.role is not None:
             self.local[POSITION] = words[READER_POSITION]
         else:

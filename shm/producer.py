@@ -46,8 +46,8 @@ class Producer(Role):
         # A slot that the last one died in is this one's to write: its mark says that there was room for it.
         if int(self.slots.words().reshape(ring.capacity, -1)[position & (ring.capacity - 1), 0]) == position:
             self.local[LIMIT] = wrapped(position + 1)
-        self.local[WAITS] = self.record["waits"]
-        self.local[DROPPED] = self.record["dropped"]
+        self.local[WAITS] = wrapped(int(self.record["waits"]))
+        self.local[DROPPED] = wrapped(int(self.record["dropped"]))
         self.end = ProducerEnd(slots, self.cursors.words().reshape(-1, BLOCK_WORDS)[1:], self.words, self.local)
         self._face = Face(self.end, lib.TP_FACE_WRITES, dtype, self.title)
         self._struct = self._face.struct

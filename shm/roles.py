@@ -59,8 +59,8 @@ class Role:
         line["start"] = segment.process_start(self.pid)
         line["heartbeat"] = 0
         epoch = int(line["epoch"]) + 1
-        line["epoch"] = epoch
-        self.local[EPOCH] = epoch
+        line["epoch"] = unsigned(epoch)
+        self.local[EPOCH] = wrapped(epoch)
 
     def beat(self) -> None:
         """A sign of life. Whoever gave one is told from one that hangs only as long as it gives more: within a second.

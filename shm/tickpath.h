@@ -66,6 +66,10 @@ struct tp_reader_end {
     uint64_t *local;
 };
 
+/* A hop makes no call, wherever it stands and however often; what a hop seldom needs stays out of its way. */
+#define TP_HOT  static inline __attribute__((always_inline))
+#define TP_COLD static __attribute__((noinline, cold, unused))
+
 /* A test build dies after each store in turn: it says here what is to happen after one. */
 #ifndef TP_AFTER_STORE
 #define TP_AFTER_STORE()
@@ -74,29 +78,29 @@ struct tp_reader_end {
 /* Eight bytes of shared memory, whatever the struct is that a program sees them through. */
 typedef uint64_t __attribute__((__may_alias__)) tp_word;
 
-static inline uint64_t tp_load_acquire(const void *word)
+TP_HOT uint64_t tp_load_acquire(const void *word)
 {
     return __atomic_load_n((const tp_word *)word, __ATOMIC_ACQUIRE);
 }
 
-static inline uint64_t tp_load_relaxed(const void *word)
+TP_HOT uint64_t tp_load_relaxed(const void *word)
 {
     return __atomic_load_n((const tp_word *)word, __ATOMIC_RELAXED);
 }
 
-static inline void tp_store_release(void *word, uint64_t value)
+TP_HOT void tp_store_release(void *word, uint64_t value)
 {
     __atomic_store_n((tp_word *)word, value, __ATOMIC_RELEASE);
     TP_AFTER_STORE();
 }
 
-static inline void tp_store_relaxed(void *word, uint64_t value)
+TP_HOT void tp_store_relaxed(void *word, uint64_t value)
 {
     __atomic_store_n((tp_word *)word, value, __ATOMIC_RELAXED);
     TP_AFTER_STORE();
 }
 
-static inline uint32_t tp_mode_of(const struct tp_reader *block)
+TP_HOT uint32_t tp_mode_of(const struct tp_reader *block)
 {
     return __atomic_load_n(&block->mode, __ATOMIC_ACQUIRE);
 }
@@ -107,24 +111,24 @@ static inline void tp_set_mode(struct tp_reader *block, uint32_t mode)
     TP_AFTER_STORE();
 }
 
-static inline void tp_keep(uint64_t *local, int word, uint64_t value)
+TP_HOT void tp_keep(uint64_t *local, int word, uint64_t value)
 {
     local[word] = value;
     TP_AFTER_STORE();
 }
 
-static inline void tp_pause(void)
+TP_HOT void tp_pause(void)
 {
     __builtin_ia32_pause();
 }
 
 /* How far position a is ahead of position b, even where one of them has wrapped. */
-static inline int64_t tp_ahead(uint64_t a, uint64_t b)
+TP_HOT int64_t tp_ahead(uint64_t a, uint64_t b)
 {
     return (int64_t)(a - b);
 }
 
-static inline uint8_t *tp_slot_at(const uint8_t *slots, uint64_t capacity, uint64_t slot_bytes, uint64_t position)
+TP_HOT uint8_t *tp_slot_at(const uint8_t *slots, uint64_t capacity, uint64_t slot_bytes, uint64_t position)
 {
     return (uint8_t *)(uintptr_t)slots + (position & (capacity - 1)) * slot_bytes;
 }
@@ -149,7 +153,7 @@ static inline uint64_t tp_slowest_reader(const struct tp_reader *readers, uint64
 
 /* Move the cached limit to where the readers are now, and say whether slots below `wanted` are free. A producer whose role another
  * one has taken since is never given room again. */
-static inline int tp_ask_readers(struct tp_producer_end *end, uint64_t wanted)
+TP_COLD int tp_ask_readers(struct tp_producer_end *end, uint64_t wanted)
 {
     uint64_t *local = end->local;
     if (tp_load_acquire(&end->block->epoch) != local[TP_EPOCH]) {
@@ -175,14 +179,14 @@ static inline int tp_ask_readers(struct tp_producer_end *end, uint64_t wanted)
 }
 
 /* Whether `count` slots, at most the capacity, can be claimed in a row. */
-static inline int tp_has_room(struct tp_producer_end *end, uint64_t count)
+TP_HOT int tp_has_room(struct tp_producer_end *end, uint64_t count)
 {
     uint64_t wanted = end->local[TP_POSITION] + count;
     return tp_ahead(wanted, end->local[TP_LIMIT]) <= 0 || tp_ask_readers(end, wanted);
 }
 
 /* The next slot to fill from byte 8 on, marked as being written, or NULL where the ring is full. Nothing is visible until tp_commit. */
-static inline void *tp_claim(struct tp_producer_end *end)
+TP_HOT void *tp_claim(struct tp_producer_end *end)
 {
     if (!tp_has_room(end, 1))
         return NULL;
@@ -195,7 +199,7 @@ static inline void *tp_claim(struct tp_producer_end *end)
 }
 
 /* Publish the slot that tp_claim returned. */
-static inline void tp_commit(struct tp_producer_end *end)
+TP_HOT void tp_commit(struct tp_producer_end *end)
 {
     uint64_t position = end->local[TP_POSITION];
     uint8_t *slot = tp_slot_at(end->slots, end->capacity, end->slot_bytes, position);
@@ -212,7 +216,7 @@ static inline void tp_drop(struct tp_producer_end *end)
 }
 
 /* The next unread slot, or NULL. It stays readable until tp_release gives it back. Gating readers only. */
-static inline const void *tp_poll(struct tp_reader_end *end)
+TP_HOT const void *tp_poll(struct tp_reader_end *end)
 {
     uint64_t position = end->local[TP_POSITION];
     const uint8_t *slot = tp_slot_at(end->slots, end->capacity, end->slot_bytes, position);
@@ -221,7 +225,7 @@ static inline const void *tp_poll(struct tp_reader_end *end)
 }
 
 /* Whether the next `count` messages, at most the capacity, are all readable: the last one is, and none is published before another. */
-static inline int tp_has_messages(const struct tp_reader_end *end, uint64_t count)
+TP_HOT int tp_has_messages(const struct tp_reader_end *end, uint64_t count)
 {
     uint64_t stop = end->local[TP_POSITION] + count;
     /* SYNC POINT (tp_commit's release). */
@@ -229,13 +233,13 @@ static inline int tp_has_messages(const struct tp_reader_end *end, uint64_t coun
 }
 
 /* Done with the slot that tp_poll returned; the producer learns of it at the next tp_release. */
-static inline void tp_advance(struct tp_reader_end *end)
+TP_HOT void tp_advance(struct tp_reader_end *end)
 {
     tp_keep(end->local, TP_POSITION, end->local[TP_POSITION] + 1);
 }
 
 /* Give everything read so far back to the producer, once per batch. A reader that was let go, or replaced, gives nothing back. */
-static inline void tp_release(struct tp_reader_end *end)
+TP_HOT void tp_release(struct tp_reader_end *end)
 {
     if (tp_load_acquire(&end->block->epoch) != end->local[TP_EPOCH]) {
         tp_keep(end->local, TP_FENCED, 1);
@@ -315,15 +319,23 @@ static inline uint64_t tp_headroom(uint64_t capacity)
     return capacity >> 2 ? capacity >> 2 : 1;
 }
 
-/* An observer was overtaken: go on a quarter of the ring ahead of what is overwritten next, and account for what is lost. */
-static inline void tp_lap(struct tp_reader_end *end, uint64_t sequence)
+/* An observer was overtaken: go on a quarter of the ring ahead of what is overwritten next, and account for what is lost.
+ * 0 where the slot holds no sequence that a producer stores there: somebody scribbled on it, and there is nothing to go on to. */
+TP_COLD int tp_lap(struct tp_reader_end *end, uint64_t sequence)
 {
+    uint64_t position = end->local[TP_POSITION];
+    if (((sequence - position) & (end->capacity - 1)) > 1)
+        return 0;
     uint64_t newest = tp_published_to(end->slots, end->capacity, end->slot_bytes, sequence);
-    tp_skip(end, newest - end->capacity + tp_headroom(end->capacity) - end->local[TP_POSITION]);
+    int64_t missed = tp_ahead(newest - end->capacity + tp_headroom(end->capacity), position);
+    if (missed <= 0)
+        return 0;
+    tp_skip(end, (uint64_t)missed);
+    return 1;
 }
 
 /* Copy `bytes` (whole 8-byte words) that may change meanwhile: word by word, so that the race is one the language allows. */
-static inline void tp_copy_racing(void *to, const void *from, uint64_t bytes)
+TP_HOT void tp_copy_racing(void *to, const void *from, uint64_t bytes)
 {
     for (uint64_t i = 0; i < bytes; i += 8) {
         uint64_t word = tp_load_relaxed((const uint8_t *)from + i);
@@ -332,7 +344,7 @@ static inline void tp_copy_racing(void *to, const void *from, uint64_t bytes)
 }
 
 /* The same for whoever writes what others may copy meanwhile. The last word is filled up with zeros. */
-static inline void tp_write_racing(void *to, const void *from, uint64_t bytes)
+TP_HOT void tp_write_racing(void *to, const void *from, uint64_t bytes)
 {
     for (uint64_t i = 0; i < bytes; i += 8) {
         uint64_t word = 0;
@@ -343,7 +355,7 @@ static inline void tp_write_racing(void *to, const void *from, uint64_t bytes)
 
 /* Copy the next message, slot_bytes of it, and go on: TP_GOT, TP_EMPTY, or TP_LAPPED where messages were overwritten before they
  * were read: local[TP_LOST_NOW] of them from position local[TP_LOST_FROM] on. For observers. */
-static inline int tp_observe(struct tp_reader_end *end, void *copy)
+TP_HOT int tp_observe(struct tp_reader_end *end, void *copy)
 {
     uint64_t position = end->local[TP_POSITION], wanted = position + 1;
     const uint8_t *slot = tp_slot_at(end->slots, end->capacity, end->slot_bytes, position);
@@ -359,10 +371,7 @@ static inline int tp_observe(struct tp_reader_end *end, void *copy)
             return TP_GOT;
         }
     }
-    if (tp_ahead(sequence, wanted) < 0)
-        return TP_EMPTY;
-    tp_lap(end, sequence);
-    return TP_LAPPED;
+    return tp_ahead(sequence, wanted) < 0 || !tp_lap(end, sequence) ? TP_EMPTY : TP_LAPPED;
 }
 
 /* How many times a producer has taken the ring over since this reader last asked. It reads the producer's line: ask when idle. */
@@ -386,7 +395,7 @@ static inline void tp_reader_beat(struct tp_reader_end *end)
 }
 
 /* Begin to overwrite a board line, whose first word is its version, and return what tp_board_close needs. */
-static inline uint64_t tp_board_open(void *line)
+TP_HOT uint64_t tp_board_open(void *line)
 {
     uint64_t version = tp_load_acquire(line) & ~(uint64_t)1;
     tp_store_relaxed(line, version + 1);
@@ -396,13 +405,13 @@ static inline uint64_t tp_board_open(void *line)
 }
 
 /* Publish what was written since tp_board_open returned `version`. */
-static inline void tp_board_close(void *line, uint64_t version)
+TP_HOT void tp_board_close(void *line, uint64_t version)
 {
     tp_store_release(line, version + 2);
 }
 
 /* Copy a board line of `bytes` and return its version: 0 if it was never written, -1 if the writer was at it. */
-static inline int64_t tp_board_read(const void *line, void *copy, uint64_t bytes)
+TP_HOT int64_t tp_board_read(const void *line, void *copy, uint64_t bytes)
 {
     uint64_t version = tp_load_acquire(line);
     if (version & 1)

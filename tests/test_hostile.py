@@ -367,31 +367,20 @@ def test_every_byte_of_a_ring_s_two_identities_is_checked_or_does_no_harm(ring: 
     survives(work)
 
 
-counters_overflow = pytest.mark.xfail(
-    strict=True, reason="an epoch or a counter of 2^63 and more ends in OverflowError: shm/roles.py, producer.py, consumer.py, observer.py"
-)
-laps_for_ever = pytest.mark.xfail(
-    run=False, reason="a slot with another slot's sequence laps an observer for ever: shm/face.c takes again after every lap"
-)
-
-
 def blocks_of(cursors: Bytes) -> range:
     return range(lib.TP_DATA_OFFSET, lib.TP_DATA_OFFSET + 4 * BLOCK_BYTES)
 
 
-@counters_overflow
 def test_every_byte_of_the_cursor_blocks_may_be_anything(ring: tuple[Bytes, Bytes]) -> None:
     slots, cursors = ring
     survives(lambda notes: try_all(notes, slots.path.name, cursors, slots, cursors.byte_changes(blocks_of(cursors))))
 
 
-@counters_overflow
 def test_every_word_of_the_cursor_blocks_may_be_anything(ring: tuple[Bytes, Bytes]) -> None:
     slots, cursors = ring
     survives(lambda notes: try_all(notes, slots.path.name, cursors, slots, cursors.word_changes(blocks_of(cursors)[::8])))
 
 
-@laps_for_ever
 def test_every_sequence_of_the_slots_may_be_anything(ring: tuple[Bytes, Bytes]) -> None:
     slots, cursors = ring
     sequences = range(lib.TP_DATA_OFFSET, lib.TP_DATA_OFFSET + CAPACITY * 64, 64)

@@ -382,7 +382,7 @@ def test_a_cpu_that_a_set_keeps_is_reached_through_the_set() -> None:
     here, there = (sets / f"tickpath-test-{os.getpid()}-{name}" for name in ("here", "there"))
     code = f"""
 import os, sys
-from engine.runtime.cpus import fold, parse_list
+from pathlib import Path
 from tools import cpus
 cpus.LATENCY_SETS = ("{there.relative_to("/")}",)
 Path("{here}/cgroup.procs").write_text(str(os.getpid()))
