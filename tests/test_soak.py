@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from perf import soak
 from shm.ring import Ring
-from tests.children import child, wait_for_exit
+from tests.children import CHILD_S, child, wait_for_exit
 
 ROOT = Path(__file__).parents[1]
 SEED = int(os.environ.get("TICKPATH_SEED", random.randrange(1 << 30)))
@@ -58,11 +59,14 @@ def test_any_face_reads_what_any_face_writes(ring: Ring, steps: soak.Steps, writ
 
     with child(reader) as pid, ring.producer(soak.MESSAGE) as out, ring.observer(soak.MESSAGE) as watcher:
         done = seen = 0
+        deadline = time.monotonic() + CHILD_S
         while done < count:
+            assert time.monotonic() < deadline, f"stuck at {done} of {count}"
             done += steps.ways_to_write[write](out, min(100, count - done))
             seen += soak.whole(steps.ways_to_observe[read](watcher, 100), watcher)
             os.sched_yield()
         while soak.position_of(watcher) != soak.position_of(out):
+            assert time.monotonic() < deadline, f"the observer is stuck at {soak.position_of(watcher)}"
             seen += soak.whole(steps.ways_to_observe[read](watcher, 100), watcher)
         assert seen + watcher.lost == count
         assert wait_for_exit(pid) == 0
