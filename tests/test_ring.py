@@ -290,8 +290,10 @@ def test_a_ring_and_its_cursors_belong_together(instance: str) -> None:
         with pytest.raises(SegmentError, match="it belongs to another ring of this name"):
             Ring.attach(instance, VARIANTS)
     finally:
-        remove(ring)
-        remove(other)
+        ring.detach()
+        other.detach()
+        for left in SHM.glob(f"{instance}*"):
+            left.unlink()
 
 
 def test_a_name_that_is_taken_leaves_neither_slots_nor_cursors(instance: str) -> None:
