@@ -494,6 +494,9 @@ def test_of_those_who_join_under_one_name_at_once_one_gets_in(make_ring: MakeRin
 # Observing
 
 
+LAPS_WANTED = 10
+
+
 @pytest.mark.parametrize("lines", [1, 3])
 @pytest.mark.parametrize(("capacity", "count"), [(2, 100_000), (8, 500_000), (256, 1_500_000)])
 def test_an_observer_is_never_given_a_torn_message(make_ring: MakeRing, capacity: int, count: int, lines: int) -> None:
@@ -505,9 +508,12 @@ def test_an_observer_is_never_given_a_torn_message(make_ring: MakeRing, capacity
         view = ring.observer(dtype, at="oldest").end
         begun = int(view.local[POSITION])
         watch_positions(view, copy, tally, count)
+        # On a machine that is busy elsewhere the producer may seldom get ahead: then it is watched longer.
+        while tally[LAPS] <= LAPS_WANTED and tally[WRONG] == 0 and tally[SEEN] < 40 * count:
+            watch_positions(view, copy, tally, tally[SEEN] + count)
     print(dict(zip(("seen", "laps", "missed", "wrong"), tally.tolist(), strict=True)))
     assert tally[WRONG] == 0
-    assert tally[SEEN] == count
-    assert tally[LAPS] > 10, "it was hardly ever overtaken, which proves little"
+    assert tally[SEEN] % count == 0
+    assert tally[LAPS] > LAPS_WANTED, "it was hardly ever overtaken, which proves little"
     assert view.local[POSITION] - begun == tally[SEEN] + tally[MISSED]
     assert view.local[LOST] == tally[MISSED]
