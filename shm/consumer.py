@@ -60,7 +60,6 @@ class Consumer(Reading, Role):
         if at is not None:
             newest = ring.position()
             self.record["lost"] = 0
-            self.record["heartbeat"] = 0
             self.words[READER_POSITION] = ring.between(ring.oldest_after(newest - ring.capacity), at, newest, exact=True)
             self.record["name"] = encoded(name)
         elif self.record["mode"] == lib.TP_READER_JOINING:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -55,6 +56,8 @@ class Ring:
     def __init__(self, slots: Segment, cursors: Segment) -> None:
         self.slots = slots
         self.cursors = cursors
+        # What was asked for: every role maps its own part of the ring, and a lock or huge pages are a mapping's.
+        self.memory = slots.memory
         self.geometry = slots.geometry
         self.capacity = slots.geometry.capacity
         # How far from what is overwritten next an observer goes on after it was lapped.
@@ -85,7 +88,8 @@ class Ring:
         Every name in `readers` gates the producer from the first message on, its process there or not; `observers` have a block
         to be seen and resumed by; `spare` blocks are for readers that `join` later. `when_full` is what a producer does at a full
         ring. `kinds` names the field that tells the variants apart, for those who decode the ring from its schema. The file's
-        `mode` is 0600, or 0660 with the `group` that shares it.
+        `mode` is 0600, or 0660 with the `group` that shares it. `memory` is what it is made of, in this process and in the roles taken
+        through this ring; whoever attaches asks for its own mappings.
 
         Raises ValueError for a capacity that is not a power of two of at least 2, a record that is not whole cache lines, or
         unusable names; SegmentError where memory cannot be had.
@@ -93,6 +97,7 @@ class Ring:
         _check_shape(capacity, variants, [*readers, *observers], spare)
         if when_full not in WHEN_FULL:
             raise ValueError(f"when_full={when_full!r}: expected one of {', '.join(WHEN_FULL)}")
+        memory = memory or Memory()
         blocks = len(readers) + len(observers) + spare
         first, created_ns = unsigned(first_position), time.time_ns()
 
@@ -111,6 +116,7 @@ class Ring:
             ),
             mode=mode,
             group=group,
+            memory=cursor_memory(memory),
             prepare=lambda data: register_blocks(data, readers, observers, first),
         )
         try:
@@ -130,26 +136,29 @@ class Ring:
                 mode=mode,
                 group=group,
                 prepare=lambda data: mark_slots(data, capacity, first),
-                memory=memory or Memory(),
+                memory=memory,
             )
         except BaseException:
             cursors.unlink()
             cursors.detach()
             raise
         try:
-            return cls.attach(name, variants, build_hash=build_hash)
+            return cls.attach(name, variants, build_hash=build_hash, memory=memory)
         finally:
             slots.detach()
             cursors.detach()
 
     @classmethod
-    def attach(cls, name: str, variants: dict[str, np.dtype] | None = None, *, build_hash: int = 0) -> "Ring":
-        """Attach to a ring that exists. SegmentError names what does not fit. Without `variants` its own schema is believed."""
-        slots = segment.attach(name, lib.TP_KIND_RING, build_hash=build_hash, writable=False)
+    def attach(cls, name: str, variants: dict[str, np.dtype] | None = None, *, build_hash: int = 0, memory: Memory | None = None) -> "Ring":
+        """Attach to a ring that exists. SegmentError names what does not fit. Without `variants` its own schema is believed.
+
+        `memory` is asked of this process's mappings: a lock, transparent pages, and what `slots.placement` compares with.
+        """
+        slots = segment.attach(name, lib.TP_KIND_RING, build_hash=build_hash, writable=False, memory=memory)
         try:
             if variants is not None and (problem := schema_difference(slots.geometry.schema, schema_of(**variants))):
                 raise SegmentError(f"segment={name}: schema differs: {problem}")
-            return cls(slots, _attach_cursors(slots.geometry, writable=False))
+            return cls(slots, _attach_cursors(slots.geometry, slots.memory, writable=False))
         except BaseException:
             slots.detach()
             raise
@@ -263,7 +272,7 @@ class Ring:
 
     def open_cursors(self) -> Segment:
         """The cursor segment, mapped for writing on a descriptor of its own: what a role is taken on."""
-        cursors = _attach_cursors(self.geometry, writable=True)
+        cursors = _attach_cursors(self.geometry, self.memory, writable=True)
         if os.path.sameopenfile(cursors.fd, self.cursors.fd):
             return cursors
         cursors.detach()
@@ -271,7 +280,7 @@ class Ring:
 
     def open_slots(self) -> Segment:
         """The slots, mapped for writing."""
-        slots = segment.attach(self.name, lib.TP_KIND_RING, self.geometry.schema, writable=True)
+        slots = segment.attach(self.name, lib.TP_KIND_RING, self.geometry.schema, writable=True, memory=self.memory)
         if os.path.sameopenfile(slots.fd, self.slots.fd):
             return slots
         slots.detach()
@@ -323,9 +332,16 @@ def cursor_name(ring: str) -> str:
 _CURSOR_SCHEMA = schema_of(producer=PRODUCER, reader=READER)
 
 
-def _attach_cursors(ring: Geometry, *, writable: bool) -> Segment:
+def cursor_memory(slots: Memory) -> Memory:
+    """What the cursors of a ring are made of: as its slots are, in pages of the usual size, for they fit in one."""
+    return replace(slots, pages="normal")
+
+
+def _attach_cursors(ring: Geometry, memory: Memory, *, writable: bool) -> Segment:
     name = cursor_name(ring.name)
-    cursors = segment.attach(name, lib.TP_KIND_CURSORS, _CURSOR_SCHEMA, build_hash=ring.build_hash, writable=writable)
+    cursors = segment.attach(
+        name, lib.TP_KIND_CURSORS, _CURSOR_SCHEMA, build_hash=ring.build_hash, writable=writable, memory=cursor_memory(memory)
+    )
     problem = None
     if cursors.geometry.created_ns != ring.created_ns:
         problem = f"created_ns={cursors.geometry.created_ns}, expected {ring.created_ns}: it belongs to another ring of this name"

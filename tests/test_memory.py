@@ -16,6 +16,7 @@ from shm._shim import ffi, lib
 from shm.layout import schema_of
 from shm.memory import Memory, bind, bound_to, faults, measure, populate
 from shm.places import huge_places
+from shm.ring import Ring
 from shm.segment import SHM, Geometry, Segment, SegmentError
 from tests.private_mounts import in_private_mounts
 
@@ -264,6 +265,23 @@ def test_memory_is_locked(creating: Callable[..., Segment]) -> None:
     assert reader.placement().locked_bytes == 0, "each process locks its own"
     locking = segment.attach(shared.name, lib.TP_KIND_TABLE, writable=False, memory=Memory(lock=True))
     assert locking.placement().locked_bytes == shared.geometry.total_bytes, "whole, and not a share of it for each who maps it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a limit that is high enough takes root here")
+def test_every_mapping_of_a_ring_is_locked_and_says_what_was_asked(instance: str) -> None:
+    dtype = np.dtype([("sequence", "u8"), ("payload", "u1", 56)])
+    ring = Ring.create(instance, 64, {"message": dtype}, ["reader"], memory=Memory(lock=True))
+    try:
+        out, into = ring.producer(dtype), ring.consumer("reader", dtype)
+        for mapped in (ring.slots, ring.cursors, out.slots, out.cursors, into.cursors):
+            placed = mapped.placement()
+            assert (placed.asked.lock, placed.locked_bytes, placed.shortfalls) == (True, mapped.geometry.total_bytes, ())
+        other = Ring.attach(instance, memory=Memory(lock=True))
+        assert other.slots.placement().locked_bytes == other.slots.geometry.total_bytes
+        other.detach()
+    finally:
+        ring.unlink()
+        ring.detach()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming someone else takes root")

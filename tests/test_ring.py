@@ -14,6 +14,7 @@ import pytest
 from shm.hot import (
     EMPTY,
     FULL,
+    GOT,
     LIMIT,
     POSITION,
     PRODUCER_POSITION,
@@ -27,11 +28,12 @@ from shm.hot import (
     commit,
     has_messages,
     has_room,
+    observe,
     poll,
     release,
 )
 from shm.ring import Ring, cursor_name, round_up_capacity
-from shm.segment import SHM, SegmentError
+from shm.segment import SHM, SegmentError, remove_if_dead
 from shm.table import Board
 from tests.children import CHILD_S, in_child, wait_for_exit
 from tests.ring_kernels import MESSAGE, await_word, fill, read_batches, read_board, read_numbers, write_board, write_numbers
@@ -294,6 +296,28 @@ def test_a_ring_and_its_cursors_belong_together(instance: str) -> None:
         other.detach()
         for left in SHM.glob(f"{instance}*"):
             left.unlink()
+
+
+def test_the_cursors_of_a_ring_are_removed_after_its_slots(instance: str) -> None:
+    """Whoever finds slots finds their own cursors beside them."""
+    make_ring(instance, 4).detach()
+    assert not remove_if_dead(cursor_name(instance))
+    assert remove_if_dead(instance)
+    assert remove_if_dead(cursor_name(instance))
+
+
+def test_an_observer_leaves_a_slot_alone_that_somebody_scribbled_on(instance: str) -> None:
+    ring = make_ring(instance, 8, [])
+    try:
+        out, view = ring.producer(MESSAGE), ring.observer(MESSAGE)
+        copy = np.zeros(1, MESSAGE).view(np.recarray)
+        out.end.slots[0]["sequence"] = (1 << 31) - 1
+        assert [observe(view.end, copy) for _ in range(3)] == [EMPTY] * 3
+        assert view.lost == 0
+        assert write_numbers(out.end, 1) == 1
+        assert observe(view.end, copy) == GOT
+    finally:
+        remove(ring)
 
 
 def test_a_name_that_is_taken_leaves_neither_slots_nor_cursors(instance: str) -> None:
