@@ -40,8 +40,14 @@ class Observer(Reading):
     end: ObserverEnd
 
     def __init__(self, ring: "Ring", dtype: np.dtype, at: "At | None" = None, block: int | None = None) -> None:
-        self.ring = ring
         self.role = Role(ring.open_cursors(), block, READER, f"observer {ring.block_name(block)} of ring {ring.name}") if block else None
+        try:
+            self._begin(ring, dtype, at)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, ring: "Ring", dtype: np.dtype, at: "At | None") -> None:
         if self.role is None:
             words, self.local = private_words(BLOCK_WORDS), private_words(LOCAL_WORDS)
             words[READER_EPOCH] = self.local[EPOCH]
