@@ -272,6 +272,15 @@ UNUSABLE_FEEDS = {
 }
 
 
+@pytest.mark.skipif(not AAPL.exists(), reason="the shared data folder is not beside the project")
+def test_a_feed_file_that_is_cut_short_is_told(launcher: Launcher) -> None:
+    cut = launcher.config.with_name("cut.itch")
+    cut.write_bytes(AAPL.read_bytes()[:100_001])
+    report, finished = launcher.trade("--feed", str(cut), "--speed", "0")
+    assert finished.returncode == 0
+    assert any(note.startswith(f"{cut}: malformed=1: ") for note in report["notes"])
+
+
 @pytest.mark.parametrize(("content", "expected"), UNUSABLE_FEEDS.values(), ids=UNUSABLE_FEEDS)
 def test_an_unusable_feed_file_is_explained(launcher: Launcher, content: bytes | None, expected: str) -> None:
     path = launcher.folder / "day.itch"

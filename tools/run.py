@@ -122,12 +122,20 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "seconds": round(supervisor.traded_s, 3),
         "ended": outcome.why,
         "failures": outcome.failures,
-        "notes": notes + _unseen(supervisor),
+        "notes": notes + _unseen(supervisor) + _unread(supervisor),
         **gathered,
         "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
         "tsc_hz": round(calibration.hz),
         "machine": describe(),
     }
+
+
+def _unread(supervisor: Supervisor) -> list[str]:
+    """A sentence about what a replayed file held and could not be replayed."""
+    exchange, malformed = supervisor.config.exchange, int(supervisor.instance.exchange_stats.records["malformed"][0])
+    if exchange is None or exchange.flow != "replay" or not malformed:
+        return []
+    return [f"{exchange.path}: malformed={malformed}: messages that are not whole ITCH 5.0, or a file cut short; all others were replayed"]
 
 
 def _unseen(supervisor: Supervisor) -> list[str]:
