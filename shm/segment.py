@@ -358,7 +358,7 @@ def _no_memory(place: Place, geometry: Geometry, reason: str) -> Exception:
         return _OutOfHugePages()
     return SegmentError(
         f"segment={geometry.name}: cannot allocate bytes={geometry.total_bytes} in {place.folder} (free bytes={_free_bytes()}): {reason}; "
-        f"make rings smaller, or `mount -o remount,size=` {place.folder}"
+        f"make rings smaller, or `mount -o remount,size=... {place.folder}`"
     )
 
 
