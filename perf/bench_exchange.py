@@ -29,9 +29,9 @@ import numpy as np
 from engine.exchange.hot.state import CLIENT_FD, STATE, UP
 from engine.exchange.stage import ExchangeStage
 from engine.gateway import ouch
-from engine.gateway.soupbintcp import UNSEQUENCED
 from engine.layout import CONTROL, EXCHANGE_STATS, PHASE_TRADING, POSITION
 from engine.runtime.clock import simulated_clock
+from engine.wire.soupbintcp import UNSEQUENCED
 from perf.hot.exchange import turn
 from perf.itch_grow import grow
 from shm.table import Board, Table

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.gateway import ouch, soupbintcp
+from engine.gateway import ouch
 from engine.gateway.hot import encode
 from engine.gateway.stage import templates
 from engine.layout import BUY, SELL, TIF_DAY, TIF_IOC, pack_symbol
+from engine.wire import soupbintcp
 from engine.wire.table import Message
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "data" / "ouch"

@@ -58,8 +58,8 @@ from engine.exchange.hot.state import (
 from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
 from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
-from engine.gateway.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from shm.roles import Role
 from shm.table import Board, Table
 

@@ -25,9 +25,9 @@ from engine.gateway.hot.state import (
     Gateway,
 )
 from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, QUANTITY_MAX, REPLACE_ORDER
-from engine.gateway.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
 from engine.layout import ORDER, REPORT, TIF_DAY
 from engine.risk.limits import Limits, make_risk, verdicts
+from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
 from shm.layout import LINE_BYTES
 from shm.ring import Ring
 from shm.table import Board, Table

@@ -36,13 +36,18 @@
 #define TP_MSG_REJECTED     36
 #define TP_MSG_BROKEN       37
 
-/* flags of a quote and a status: VALID alone means a strategy may act on the book; any other bit is a reason not to. */
+/* flags of a quote and a status: VALID alone means a strategy may act on the book; any other bit is a reason not to.
+ * STALE: nothing was heard for too long, or the venue's clock runs away from ours. GAPPED: messages are missing, so no book is
+ * proven. SUSPECT: a message did not fit this instrument's book, which is not proven until a snapshot made it anew.
+ */
 #define TP_BOOK_VALID       1
 #define TP_BOOK_STALE       2
 #define TP_BOOK_HALTED      4
 #define TP_BOOK_CROSSED     8
 #define TP_BOOK_CLOSED      16
 #define TP_BOOK_OVERFLOW    32
+#define TP_BOOK_GAPPED      64
+#define TP_BOOK_SUSPECT     128
 
 /* flags of a rejected report: who said no. */
 #define TP_REJECTED_BY_RISK     1

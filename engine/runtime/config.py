@@ -18,7 +18,9 @@ STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Address = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$")]
-Interface = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
+Interface = Annotated[str, Meta(pattern=r"^[0-9A-Za-z._:@-]{1,15}$")]
+OptionalInterface = Annotated[str, Meta(pattern=r"^[0-9A-Za-z._:@-]{0,15}$")]
+OptionalAddress = Annotated[str, Meta(pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5})?$")]
 Capacity = Annotated[int, Meta(ge=2, le=1 << 24)]
 Count = Annotated[int, Meta(ge=1, le=1 << 30)]
 Seconds = Annotated[float, Meta(ge=0, le=7 * 86_400)]
@@ -61,16 +63,43 @@ class RingsConfig(Struct, forbid_unknown_fields=True, frozen=True):
     reports: Capacity = 65_536
 
 
+class RecoveryConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """How the feed handler gets back what it lost: from the other line, from rewind servers, from a snapshot, in this order."""
+
+    window_messages: Capacity = 1 << 16
+    reorder_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 500
+    rewind: Annotated[list[Address], Meta(max_length=4)] = field(default_factory=list)
+    request_messages_max: Annotated[int, Meta(ge=1, le=65_000)] = 1_000
+    request_interval_us: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    request_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 20
+    request_tries: Annotated[int, Meta(ge=1, le=1_000)] = 3
+    gap_messages_max: Count = 1 << 15
+    snapshot: OptionalAddress = ""
+    snapshot_username: Annotated[str, Meta(max_length=6)] = ""
+    snapshot_password: Annotated[str, Meta(max_length=10)] = ""
+    snapshot_timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 10_000
+    snapshot_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+
+
 class FeedConfig(Struct, forbid_unknown_fields=True, frozen=True):
-    source: Literal["udp", "file"]
+    source: Literal["udp", "file", "pcap"]
     address: Address = "127.0.0.1:26400"
+    address_b: OptionalAddress = ""
     interface: Interface = "127.0.0.1"
+    interface_b: OptionalInterface = ""
     path: str = ""
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
     symbols: list[str] = field(default_factory=list)
     publish_levels: bool = False
     receive_buffer_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 16 << 20
+    busy_poll_us: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    kernel_stamps: bool = False
+    check_books: bool = False
+    stale_after_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 3_000
+    clock_drift_ms_max: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
     orders_max: Count = 1 << 21
     levels_max: Count = 1 << 18
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
 
 class StrategyConfig(Struct, forbid_unknown_fields=True, frozen=True):
@@ -104,6 +133,7 @@ class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
     window_messages: Count = 8_192
     orders_max: Count = 1 << 20
     levels_max: Count = 1 << 17
+    rewind_messages: Count = 1 << 18
 
 
 class Config(Struct, forbid_unknown_fields=True, frozen=True):
@@ -260,7 +290,14 @@ def _keys_at(place: str) -> list[str]:
     kind: Any = Config
     for part in [] if place == "top level" else re.sub(r"\[[^]]*\]", "", place).split("."):
         kind = {"process": ProcessConfig, "feed": FeedConfig, "strategy": StrategyConfig, "gateway": GatewayConfig, "risk": Limits}.get(
-            part, {"exchange": ExchangeConfig, "rings": RingsConfig, "symbols": SymbolConfig, "machine": MachineConfig}.get(part, kind)
+            part,
+            {
+                "exchange": ExchangeConfig,
+                "rings": RingsConfig,
+                "symbols": SymbolConfig,
+                "machine": MachineConfig,
+                "recovery": RecoveryConfig,
+            }.get(part, kind),
         )
     return list(kind.__struct_fields__)
 

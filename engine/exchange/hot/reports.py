@@ -21,9 +21,9 @@ from engine.gateway.ouch import (
     REPLACED,
     STATE_LIVE,
 )
-from engine.gateway.soupbintcp import PAYLOAD_AT, SEQUENCED, TYPE_AT
 from engine.layout import BUY
 from engine.wire.hot.bytes import put_raw64, put_u16, put_u32, put_u64
+from engine.wire.soupbintcp import PAYLOAD_AT, SEQUENCED, TYPE_AT
 from shm.hot import board_close, board_open
 
 TIMESTAMP = ACCEPTED["timestamp"]

@@ -32,7 +32,9 @@ from engine.exchange.hot.state import (
     STATE,
     UP,
 )
-from engine.gateway.soupbintcp import (
+from engine.wire.hot.bytes import get_u16, put_u16
+from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, accept_socket, close_fd, recv_bytes, send_bytes
+from engine.wire.soupbintcp import (
     CLIENT_HEARTBEAT,
     DEBUG,
     END_OF_SESSION,
@@ -50,8 +52,6 @@ from engine.gateway.soupbintcp import (
     TYPE_AT,
     UNSEQUENCED,
 )
-from engine.wire.hot.bytes import get_u16, put_u16
-from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, accept_socket, close_fd, recv_bytes, send_bytes
 
 # The largest packet that is taken for one, length bytes included: the largest order with every option is below 200 bytes.
 PACKET_BYTES_MAX = 1024

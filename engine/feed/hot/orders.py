@@ -25,10 +25,12 @@ NEW_REF = ORDER_REPLACE["new_ref"]
 NEW_SHARES = ORDER_REPLACE["shares"]
 NEW_PX = ORDER_REPLACE["px"]
 
-# What a message did to the book. OVERFLOWED: its order found no room, and the instrument's book is wrong from here on.
+# What a message did to the book. OVERFLOWED: its order found no room, and the instrument's book is wrong from here on. DIVERGED: it
+# does not fit the book, so one of the two is wrong.
 NOTHING = 0
 CHANGED = 1
 OVERFLOWED = 2
+DIVERGED = 3
 
 
 @njit(cache=True, forceinline=True, _nrt=False)

@@ -28,7 +28,11 @@ from engine.gateway.hot.state import (
     UP,
 )
 from engine.gateway.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
-from engine.gateway.soupbintcp import (
+from engine.messages.hot.stamp import now_tsc, ticks_of_ns
+from engine.risk.hot import SESSION_UP
+from engine.wire.hot.bytes import get_u16
+from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, recv_bytes, send_bytes
+from engine.wire.soupbintcp import (
     DEBUG,
     END_OF_SESSION,
     HEARTBEAT_NS,
@@ -44,10 +48,6 @@ from engine.gateway.soupbintcp import (
     TYPE_AT,
     UNSEQUENCED,
 )
-from engine.messages.hot.stamp import now_tsc, ticks_of_ns
-from engine.risk.hot import SESSION_UP
-from engine.wire.hot.bytes import get_u16
-from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, recv_bytes, send_bytes
 from shm.atomics import store_release
 from shm.hot import has_room
 
