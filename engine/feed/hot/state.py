@@ -58,8 +58,8 @@ PACKETS_MAX = 32
 HEADER_WORDS = 8
 HEADER_CONTROL_BYTES = 5
 HEADER_RECEIVED = 7
-# One control message with a u32: length, level and type, value.
-CONTROL_WORDS = 4
+# Control messages: length, level and type, value.
+CONTROL_WORDS = 8
 
 
 class Feed(NamedTuple):

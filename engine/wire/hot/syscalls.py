@@ -13,11 +13,15 @@ from numba import config, njit, types
 AGAIN = -errno.EAGAIN
 INTERRUPTED = -errno.EINTR
 CONNECTION_REFUSED = -errno.ECONNREFUSED
+HOST_UNREACHABLE = -errno.EHOSTUNREACH
+NETWORK_UNREACHABLE = -errno.ENETUNREACH
+NETWORK_DOWN = -errno.ENETDOWN
 
 MSG_DONTWAIT = 0x40
 MSG_NOSIGNAL = 0x4000
 SOCK_NONBLOCK = 0o4000
 SOCK_CLOEXEC = 0o2000000
+CLOCK_REALTIME = 0
 
 if config.DISABLE_JIT:
     _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +44,10 @@ if config.DISABLE_JIT:
     def recv_packets(fd, headers, count):
         return _result(_LIBC.recvmmsg(int(fd), ctypes.c_void_p(headers.ctypes.data), int(count), MSG_DONTWAIT, None))
 
+    def wall_clock_ns(moment):
+        _LIBC.clock_gettime(CLOCK_REALTIME, ctypes.c_void_p(moment.ctypes.data))
+        return int(moment[0]) * 1_000_000_000 + int(moment[1])
+
     def accept_socket(fd):
         return _result(_LIBC.accept4(int(fd), None, None, SOCK_NONBLOCK | SOCK_CLOEXEC))
 
@@ -58,6 +66,7 @@ else:
     _read = types.ExternalFunction("read", types.intp(types.int32, types.voidptr, types.uintp))
     _recvmmsg = types.ExternalFunction("recvmmsg", types.int32(types.int32, types.voidptr, types.uint32, types.int32, types.uintp))
     _accept4 = types.ExternalFunction("accept4", types.int32(types.int32, types.uintp, types.uintp, types.int32))
+    _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.voidptr))
     _close = types.ExternalFunction("close", types.int32(types.int32))
     _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
@@ -90,6 +99,12 @@ else:
         """Receive up to `count` datagrams into the struct mmsghdr array `headers` (uint64 words), without waiting."""
         got = _recvmmsg(fd, headers.ctypes, count, MSG_DONTWAIT, 0)
         return got if got >= 0 else -_errno()
+
+    @njit(cache=True, _nrt=False)
+    def wall_clock_ns(moment):
+        """CLOCK_REALTIME in nanoseconds, read into `moment` (2,) int64, a struct timespec. No system call: the vDSO answers."""
+        _clock_gettime(CLOCK_REALTIME, moment.ctypes)
+        return moment[0] * 1_000_000_000 + moment[1]
 
     @njit(cache=True, _nrt=False)
     def accept_socket(fd):
