@@ -27,7 +27,7 @@ import click
 import numpy as np
 from itch_book._core import Session
 
-from engine.book.hot import best_level
+from engine.book.hot.book import best_level
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import decode_only, replay
 from engine.feed.records import records

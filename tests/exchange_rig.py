@@ -337,7 +337,7 @@ def replaced(ref: int, new_ref: int, qty: int, px: int, *, now: int = 0, locate:
 
 def open_orders(made: Rig) -> list[Message]:
     """Every order on the exchange's book, read from its arrays in priority order."""
-    from engine.book.hot import NONE, order_ref, worse_level
+    from engine.book.hot.book import NONE, order_ref, worse_level
 
     book = made.stage.state.venue.book
     found = []

@@ -18,7 +18,7 @@ from itch_book._core import Session
 from numba import config, njit
 
 from engine.book.book import check_invariants
-from engine.book.hot import worse_level
+from engine.book.hot.book import worse_level
 from engine.feed import itch
 from engine.feed.hot.source import READ_FAILED, UNZIPPING_FAILED
 from engine.feed.hot.state import FD

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from itch_book._core import Session
 
 from engine.book.book import check_invariants
-from engine.book.hot import ORDERS_LIVE, best_level, find_order, worse_level
+from engine.book.hot.book import ORDERS_LIVE, best_level, find_order, worse_level
 from engine.feed import itch
 from engine.feed.hot.decoder import Decoder
+from engine.feed.hot.orders import CHANGED, DIVERGED, NOTHING, OVERFLOWED, apply_order
 from engine.feed.hot.replay import decode_only, replay
 from engine.feed.records import records
 from engine.feed.stage import make_decoder
@@ -267,6 +268,47 @@ def test_what_makes_no_sense_is_counted_and_changes_nothing(raw: bytes, counter:
     assert into.book.counts[ORDERS_LIVE] == 1
     assert counted(into) == {"messages": 2, counter: 1}
     check_invariants(into.book)
+
+
+@pytest.mark.parametrize(
+    ("raw", "did", "rest"),
+    [
+        (itch.ORDER_DELETE.encode(**ORDER, ref=99), DIVERGED, (3, BUY, 0, 0, 0)),
+        (itch.ORDER_DELETE.encode(**(ORDER | {"locate": 4}), ref=1), DIVERGED, (4, BUY, 0, 0, 0)),
+        (add(1, "S", 7, 2_000_000), DIVERGED, (3, SELL, 0, 0, 0)),
+        (add(5, "S", 0, 2_000_000), DIVERGED, (3, BUY, 0, 0, 0)),
+        (itch.ORDER_EXECUTED.encode(**ORDER, ref=2, shares=0, match=1), DIVERGED, (3, SELL, 0, 0, 0)),
+        (itch.ORDER_EXECUTED.encode(**ORDER, ref=2, shares=21, match=1), DIVERGED, (3, SELL, 1_100_000, 0, 21)),
+        (itch.ORDER_CANCEL.encode(**ORDER, ref=2, shares=21), DIVERGED, (3, SELL, 1_100_000, 0, 0)),
+        (itch.ORDER_REPLACE.encode(**ORDER, ref=2, new_ref=1, shares=5, px=1), DIVERGED, (3, SELL, 1_100_000, 0, 0)),
+        (itch.ORDER_REPLACE.encode(**ORDER, ref=2, new_ref=5, shares=5, px=0), DIVERGED, (3, SELL, 0, 0, 0)),
+        (itch.ORDER_DELETE.encode(**(ORDER | {"locate": 32}), ref=1), NOTHING, (0, 0, 0, 0, 0)),
+        (itch.ORDER_EXECUTED.encode(**ORDER, ref=2, shares=5, match=1), CHANGED, (3, SELL, 1_100_000, 0, 5)),
+        (itch.ORDER_CANCEL.encode(**ORDER, ref=2, shares=5), CHANGED, (3, SELL, 1_100_000, 0, 0)),
+        (itch.ORDER_DELETE.encode(**ORDER, ref=1), CHANGED, (3, BUY, 1_000_000, 0, 0)),
+        (itch.ORDER_REPLACE.encode(**ORDER, ref=1, new_ref=5, shares=5, px=7), CHANGED, (3, BUY, 1_000_000, 7, 0)),
+        (add(5, "S", 7, 2_000_000), CHANGED, (3, SELL, 0, 2_000_000, 0)),
+        (add(6, "S", 7, 2_000_000, locate=5), OVERFLOWED, (5, SELL, 0, 0, 0)),
+        (itch.ORDER_REPLACE.encode(**(ORDER | {"locate": 5}), ref=3, new_ref=6, shares=5, px=7), CHANGED, (5, BUY, 1_000_000, 7, 0)),
+    ],
+)
+def test_what_a_message_did_is_told(raw: bytes, did: int, rest: tuple[int, ...]) -> None:
+    """And of whichever instrument it was, that one's version has moved on by one change; no other's has."""
+    into = decoder(orders=3 if did == OVERFLOWED else 100)
+    feed(into, frame([add(1, "B", 10, 1_000_000), add(2, "S", 20, 1_100_000), add(3, "B", 20, 1_000_000, locate=5)]))
+    before = versions(into)
+    buffer = np.frombuffer(raw, np.uint8)
+    assert apply_order(into, buffer, 0, raw[0]) == (did, *rest)
+    expected = [0] * 32
+    if did != NOTHING:
+        expected[rest[0]] = 2
+    assert (versions(into) - before).tolist() == expected
+    check_invariants(into.book)
+
+
+def versions(of: Decoder) -> np.ndarray:
+    """By instrument, shape (32,)."""
+    return of.book.marks[1::4] >> 32
 
 
 def test_an_execution_of_more_than_there_is_takes_what_there_is_and_is_counted() -> None:

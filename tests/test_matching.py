@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.book.book import check_invariants
-from engine.book.hot import best_level
+from engine.book.hot.book import best_level
 from engine.feed import itch
 from engine.gateway import ouch
 from engine.layout import BUY, SELL

@@ -1,12 +1,11 @@
-"""Making a book's arrays, and walking all of them to see that they are whole. The kernels are in engine/book/hot.py."""
+"""Making a book's arrays, and walking all of them to see that they are whole. The kernels are in engine/book/hot/."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from engine.book.hot import (
-    ARENA_USED,
-    CHUNK_SHIFT_MIN,
+from engine.book.hot.arena import ARENA_USED, CHUNK_SHIFT_MIN
+from engine.book.hot.book import (
     COUNT_WORDS,
     LEVELS_LIVE,
     LEVELS_USED,
@@ -20,7 +19,33 @@ from engine.book.hot import (
     Book,
     find_entry,
 )
+from engine.book.hot.check import (
+    BOOK_CROSSES,
+    LEVEL_MISPLACED,
+    LEVELS_UNSORTED,
+    LINKS_BROKEN,
+    ORDER_STRAY,
+    ORDER_UNFINDABLE,
+    SUM_WRONG,
+    TOTAL_WRONG,
+    VECTOR_OUTSIDE,
+    WHOLE,
+    check_book,
+)
 from engine.layout import BUY, INSTRUMENTS_MAX, SELL
+
+# What the kernels of engine/book/hot/check.py find.
+FAULTS = {
+    VECTOR_OUTSIDE: "a side has more levels than its memory holds",
+    LEVELS_UNSORTED: "the prices of a side are not in order",
+    LEVEL_MISPLACED: "a level is listed under another price, side or instrument than its own",
+    ORDER_STRAY: "an order without a quantity, or of another level, is linked into a level",
+    LINKS_BROKEN: "the orders of a level are not linked from its first to its last",
+    SUM_WRONG: "the quantity of a level is not the sum of its orders",
+    ORDER_UNFINDABLE: "an order is not found by its ref",
+    BOOK_CROSSES: "the best bid is not below the best offer",
+    TOTAL_WRONG: "levels, orders or pages are not as many as are counted",
+}
 
 #   0       4       8       12      16           18     19      20      24         28         32
 #   +-------+-------+-------+-------+------------+------+-------+-------+----------+----------+
@@ -44,8 +69,11 @@ LEVEL_RECORD = np.dtype(
 )  # fmt: skip
 #   0      8    12     16     an entry of the page table: its page number, the page's id (0: none), live orders in it
 TABLE_RECORD = np.dtype([("page", "i8"), ("id", "u4"), ("live", "u4")])
-#   0       4       8       12    16    one side of an instrument: its chunk of the arena has 2^shift entries (shift 0: none yet)
-SIDE_RECORD = np.dtype([("start", "u4"), ("count", "u4"), ("shift", "u4"), ("pad", "u4")])
+#   0       4       8       12     16   one side of an instrument: its chunk of the arena has 2^shift entries (shift 0: none yet)
+#   +-------+-------+-------+------+    mark: of the bids the version of the instrument's book, odd while it changes; of the asks the
+#   | start | count | shift | mark |    TP_BOOK_* flags that were last told of it
+#   +-------+-------+-------+------+
+SIDE_RECORD = np.dtype([("start", "u4"), ("count", "u4"), ("shift", "u4"), ("mark", "u4")])
 
 # The page table has at least this many entries for each order there can be, so that a search ends soon.
 TABLE_ENTRIES_PER_ORDER = 2
@@ -72,6 +100,7 @@ def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRU
     # Order 0 and page 0 are never used: 0 means "none".
     orders = pages = orders_max + 1
     arena = levels_max * ARENA_ENTRIES_PER_LEVEL + 2 * instruments_max * (1 << CHUNK_SHIFT_MIN)
+    sides = np.zeros(2 * instruments_max, SIDE_RECORD)
     book = Book(
         orders=np.zeros(orders, ORDER_RECORD).view(np.recarray),
         levels=np.zeros(levels_max, LEVEL_RECORD).view(np.recarray),
@@ -79,9 +108,10 @@ def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRU
         handles=np.zeros(pages * PAGE_REFS, np.uint32),
         slots=np.zeros(orders, np.uint32),
         pages=np.zeros(pages, np.int64),
-        sides=np.zeros(2 * instruments_max, SIDE_RECORD).view(np.recarray),
+        sides=sides.view(np.recarray),
         keys=np.zeros(arena, np.int64),
         ids=np.zeros(arena, np.uint32),
+        marks=sides.view(np.int64),
         counts=np.zeros(COUNT_WORDS, np.int64),
     )
     book.counts[PAGES_USED] = book.counts[ORDERS_USED] = 1
@@ -96,7 +126,17 @@ def prefault(arrays: Iterable[np.ndarray], bytes_each: int = PREFAULT_BYTES) -> 
 
 
 def check_invariants(book: Book) -> None:
-    """Walk everything there is. AssertionError names what does not hold: sums, links, order of levels, counts, page table."""
+    """Walk everything there is, here and in the kernel that does it at run time: both must come to the same.
+
+    AssertionError names what does not hold: sums, links, order of levels, counts, page table.
+    """
+    found, instrument = check_book(book)
+    assert found == WHOLE, f"instrument={instrument}: {FAULTS[found]}"
+    check_by_python(book)
+
+
+def check_by_python(book: Book) -> None:
+    """check_invariants without the kernel, and with more to say."""
     live_levels = _check_sides(book)
     assert len(live_levels) == book.counts[LEVELS_LIVE], f"levels in vectors={len(live_levels)}, counted {book.counts[LEVELS_LIVE]}"
     assert book.counts[LEVELS_LIVE] <= book.counts[LEVELS_USED] <= len(book.levels)

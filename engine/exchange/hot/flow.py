@@ -13,7 +13,7 @@ filled first. Everything random comes from one splitmix64 state, times included:
 import numpy as np
 from numba import njit
 
-from engine.book.hot import best_level, find_order, side_row
+from engine.book.hot.book import best_level, find_order, side_row
 from engine.exchange.hot.market import publish_cancel, publish_delete, publish_directory, publish_event
 from engine.exchange.hot.matching import next_ref, submit, take
 from engine.exchange.hot.orders import PX_LIMIT

@@ -15,7 +15,7 @@ history then says of those shares cannot happen any more. It is clamped to what 
 import numpy as np
 from numba import njit
 
-from engine.book.hot import DUPLICATE, NO_ROOM, NOT_FOUND, find_order, side_row
+from engine.book.hot.book import DUPLICATE, NO_ROOM, NOT_FOUND, find_order, side_row
 from engine.exchange.hot.listing import list_symbol
 from engine.exchange.hot.market import LENGTHS, publish_cancel, publish_copy, publish_delete, publish_executed, publish_executed_at
 from engine.exchange.hot.matching import match, move, other_side, submit, take

@@ -13,7 +13,7 @@ what our clients took from it, and history does not know of.
 import numpy as np
 from numba import njit
 
-from engine.book.hot import NONE, add_order, best_level, order_ref, reduce_order, side_row, worse_level
+from engine.book.hot.book import NONE, add_order, best_level, order_ref, reduce_order, side_row, worse_level
 from engine.exchange.hot.market import publish_add, publish_delete, publish_executed, publish_replace
 from engine.exchange.hot.reports import (
     ADDED,

@@ -8,7 +8,7 @@ as OUCH has it, cancels of what is not open or of less than is open anyway.
 import numpy as np
 from numba import njit
 
-from engine.book.hot import order_ref
+from engine.book.hot.book import order_ref
 from engine.exchange.hot.listing import find_symbol, is_halted
 from engine.exchange.hot.market import publish_cancel, publish_delete
 from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.book.hot import Book
+from engine.book.hot.book import Book
 from engine.feed.hot.state import UNZIP_FAILED as FEED_UNZIP_FAILED
 
 # Constants that kernels hand to other kernels are typed: numba compiles a kernel once more for every literal that it is called with.

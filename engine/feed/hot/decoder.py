@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from engine.book.hot import NONE, PAGE_REFS, PAGE_SHIFT, Book, home_of, side_row
+from engine.book.hot.book import NONE, PAGE_REFS, PAGE_SHIFT, Book, home_of, side_row
 from engine.feed.itch import ABOUT_ORDER, ADD_ORDER, LENGTHS
 from engine.feed.moldudp64 import LENGTH_BYTES
 from engine.wire.hot.bytes import get_u16, get_u64

@@ -6,7 +6,7 @@ A board line is written before the ring record that tells of it, so whoever acts
 import numpy as np
 from numba import njit
 
-from engine.book.hot import best_level, level_at
+from engine.book.hot.book import best_level, level_at
 from engine.feed.hot.decoder import LOCATE, OFFSET_MASK, TIMESTAMP
 from engine.feed.hot.orders import EXECUTED_PRICE, OVERFLOWED
 from engine.feed.hot.state import CLOSED, EXPECTED, MIDNIGHT_NS, PUBLISH_LEVELS, STALE

@@ -10,7 +10,7 @@ begins at that message: nothing is dropped, and the socket's own buffer is what 
 import numpy as np
 from numba import njit
 
-from engine.book.hot import ORDERS_LIVE
+from engine.book.hot.book import ORDERS_LIVE
 from engine.feed.hot.admin import EVENT, LISTED, STATE_CHANGED, apply_admin
 from engine.feed.hot.decoder import (
     AT,

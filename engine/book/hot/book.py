@@ -7,8 +7,11 @@ page is recycled when its last order goes. Order records are reused last in, fir
 order holds its level, so nothing that happens to an existing order searches; orders of a level are linked in the order of arrival.
 
 Each side of an instrument is a sorted vector of levels with the best at the back, where most of what happens happens: `keys` are the
-prices (negated for asks, so that one comparison serves both sides), `ids` the levels. Vectors live in one arena of power-of-two
-chunks. Everything is allocated beforehand; where a capacity is reached an add returns NO_ROOM and changes nothing.
+prices (negated for asks, so that one comparison serves both sides), `ids` the levels (engine/book/hot/arena.py). Everything is
+allocated beforehand; where a capacity is reached an add returns NO_ROOM and changes nothing.
+
+Where the arrays are shared with other processes, each instrument has a version that is odd while its book changes: who writes calls
+open_book and close_book around a change, who reads goes by engine/book/hot/query.py. The exchange, whose book is its own, does not.
 
 Kernels are compiled with _nrt=False: numba then neither counts references, which are atomic instructions and made this book five
 times slower, nor lets a kernel compile that allocates.
@@ -18,6 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+
+from engine.book.hot.arena import CHUNK_SHIFT_MAX, CHUNK_SHIFT_MIN, CHUNKS_FREE, find_place, give_chunk, grow_side, move_down, move_up
+from engine.layout import SELL
+from shm.atomics import fence_release, store_relaxed, store_release, wrap_add
 
 NOT_FOUND = -1
 DUPLICATE = -2
@@ -31,7 +38,8 @@ QTY_MAX = 0xFFFFFFFF
 PAGE_SHIFT = 4
 PAGE_REFS = 1 << PAGE_SHIFT
 
-# Words of Book.counts. Orders, pages and levels below *_USED have been in use; those given back are linked from *_FREE (0: none).
+# Words of Book.counts; others are the arena's. Orders, pages and levels below *_USED have been in use; those given back are linked from
+# *_FREE (0: none). TABLE_VERSION is odd while entries of the page table move.
 ORDERS_LIVE = 0
 ORDERS_USED = 1
 ORDERS_FREE = 2
@@ -41,13 +49,15 @@ LEVELS_FREE = 5
 PAGES_LIVE = 6
 PAGES_USED = 7
 PAGES_FREE = 8
-ARENA_USED = 9
 CAPACITY_DROPS = 10
-# One list of free chunks for each size, by the power of two.
-CHUNKS_FREE = 16
-CHUNK_SHIFT_MIN = 4
-CHUNK_SHIFT_MAX = 31
+TABLE_VERSION = 11
 COUNT_WORDS = CHUNKS_FREE + CHUNK_SHIFT_MAX + 1
+
+# Book.marks are the side records as 8-byte words, two a record. The second has the side's shift below, and above it the version where
+# the side is the bids.
+MARKS_PER_INSTRUMENT = 4
+VERSION_AT = 1
+ONE_VERSION = np.int64(1 << 32)
 
 
 class Book(NamedTuple):
@@ -55,7 +65,7 @@ class Book(NamedTuple):
 
     orders (n,), levels (n,), table (entries,) and sides (2 x instruments,) records; slots (orders,) uint32: where in handles an order
     stands; handles (pages x 16,) uint32; pages (pages,) int64: their numbers, that is ref >> 4; keys (arena,) int64; ids (arena,)
-    uint32; counts (words,) int64.
+    uint32; counts (words,) int64; marks (4 x instruments,) int64: sides as words.
     """
 
     orders: np.ndarray
@@ -67,6 +77,7 @@ class Book(NamedTuple):
     sides: np.ndarray
     keys: np.ndarray
     ids: np.ndarray
+    marks: np.ndarray
     counts: np.ndarray
 
 
@@ -80,6 +91,35 @@ def side_row(instrument, side):
 def price_key(side, px):
     """What a side is sorted by: greater is better."""
     return -px if side & 1 else px
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def open_book(book, instrument):
+    """Begin to change an instrument's book: until close_book its version is odd, and nobody else believes what it reads."""
+    at = MARKS_PER_INSTRUMENT * instrument + VERSION_AT
+    store_relaxed(book.marks, at, wrap_add(book.marks[at], ONE_VERSION))
+    # SYNC POINT (engine/book/hot/query.py, the second look).
+    fence_release()
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def close_book(book, instrument):
+    """Publish what has changed since open_book."""
+    at = MARKS_PER_INSTRUMENT * instrument + VERSION_AT
+    # SYNC POINT (engine/book/hot/query.py, the first look).
+    store_release(book.marks, at, wrap_add(book.marks[at], ONE_VERSION))
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def tell_flags(book, instrument, flags):
+    """Put an instrument's TP_BOOK_* flags beside its book, for the queries of other processes: they answer on VALID alone."""
+    book.sides[side_row(instrument, SELL)].mark = flags
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def told_flags(book, instrument):
+    """What tell_flags last put there; 0 where it never did."""
+    return np.int64(book.sides[side_row(instrument, SELL)].mark)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -134,64 +174,14 @@ def open_page(book, at, page):
 @njit(cache=True, _nrt=False)
 def close_page(table, pages, counts, at):
     number = np.int64(table[at].id)
+    # Who looks for another page's entry while it moves does not find it, and has to know that it may be there.
+    store_relaxed(counts, TABLE_VERSION, counts[TABLE_VERSION] + 1)
+    fence_release()
     forget_entry(table, at)
+    store_release(counts, TABLE_VERSION, counts[TABLE_VERSION] + 1)
     pages[number] = counts[PAGES_FREE]
     counts[PAGES_FREE] = number
     counts[PAGES_LIVE] -= 1
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
-def find_place(keys, start, end, key):
-    """The index after the last of the sorted keys[start:end] that is not better than `key`.
-
-    By halves, and without a branch on what is found: every other one of those would be mispredicted, and cost more than the step.
-    """
-    place = start
-    size = end - start
-    while size > 0:
-        half = (size + 1) >> 1
-        place += half if keys[place + half - 1] <= key else 0
-        size -= half
-    return place
-
-
-@njit(cache=True, _nrt=False)
-def take_chunk(ids, counts, shift):
-    """The start of a chunk of at least 2^shift entries, or -1; its size goes with it only by what the caller remembers."""
-    free = counts[CHUNKS_FREE + shift]
-    if free != 0:
-        counts[CHUNKS_FREE + shift] = np.int64(ids[free - 1])
-        return free - 1
-    start = counts[ARENA_USED]
-    if start + (1 << shift) > ids.shape[0]:
-        return -1
-    counts[ARENA_USED] = start + (1 << shift)
-    return start
-
-
-@njit(cache=True, _nrt=False)
-def give_chunk(ids, counts, start, shift):
-    ids[start] = counts[CHUNKS_FREE + shift]
-    counts[CHUNKS_FREE + shift] = start + 1
-
-
-@njit(cache=True, _nrt=False)
-def grow_side(sides, keys, ids, counts, row):
-    """Move a full side to a chunk of twice the size. False where the arena has none."""
-    side = sides[row]
-    shift = max(np.int64(side.shift) + 1, CHUNK_SHIFT_MIN)
-    start = take_chunk(ids, counts, shift)
-    if start < 0:
-        return False
-    old = np.int64(side.start)
-    for entry in range(np.int64(side.count)):
-        keys[start + entry] = keys[old + entry]
-        ids[start + entry] = ids[old + entry]
-    if side.shift != 0:
-        give_chunk(ids, counts, old, np.int64(side.shift))
-    side.start = start
-    side.shift = shift
-    return True
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -206,24 +196,6 @@ def take_level(levels, counts):
         return -1
     counts[LEVELS_USED] = level + 1
     return level
-
-
-@njit(cache=True, _nrt=False)
-def move_up(array, at, count):
-    """Move array[at:at + count] one up. An unsigned index lets the compiler turn the loop into vector moves."""
-    top = np.uint64(at + count)
-    for entry in range(count):
-        to = top - np.uint64(entry)
-        array[to] = array[to - np.uint64(1)]
-
-
-@njit(cache=True, _nrt=False)
-def move_down(array, at, count):
-    """Move array[at + 1:at + 1 + count] one down."""
-    bottom = np.uint64(at)
-    for entry in range(count):
-        to = bottom + np.uint64(entry)
-        array[to] = array[to + np.uint64(1)]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
