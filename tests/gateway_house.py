@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import config
 
-from engine.gateway import ouch, soupbintcp
+from engine.gateway import ouch
 from engine.gateway.hot.step import step
 from engine.gateway.stage import GatewayStage, packet
 from engine.layout import (
@@ -44,6 +44,7 @@ from engine.layout import (
 from engine.messages.hot.stamp import NOW
 from engine.risk.limits import Limits
 from engine.runtime.clock import simulated_clock
+from engine.wire import soupbintcp
 from shm.hot import EMPTY, advance, claim, commit, poll, release
 from shm.layout import HISTOGRAM
 from shm.ring import Ring

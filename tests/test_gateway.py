@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from numba import njit
 
-from engine.gateway import ouch, soupbintcp
+from engine.gateway import ouch
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.session import (
     EXECUTIONS_EXHAUSTED,
@@ -30,6 +30,7 @@ from engine.layout import (
 )
 from engine.messages.hot.stamp import NOW
 from engine.risk import hot as risk
+from engine.wire import soupbintcp
 from shm.histogram import Distribution
 from tests.gateway_house import (
     AAPL,

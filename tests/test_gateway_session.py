@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.gateway import ouch, soupbintcp
+from engine.gateway import ouch
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.session import (
     LOGIN_NOT_AUTHORIZED,
@@ -28,6 +28,7 @@ from engine.gateway.stage import packet
 from engine.layout import REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW
 from engine.risk import hot as risk
+from engine.wire import soupbintcp
 from tests.gateway_house import PATIENCE_S, SECOND, START_TSC, House, brief, build_house, build_houses, login_accepted, sequenced
 
 houses = pytest.fixture(build_houses)
