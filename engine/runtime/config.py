@@ -157,7 +157,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
         raw = msgspec.toml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"config={path}: cannot read it: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config={path}: not TOML: {error}") from None
     if path != DEFAULT_PATH:
         _anchor_paths(raw, path.resolve().parent)
