@@ -1,0 +1,243 @@
+"""What is fuzzed: every decoder that bytes from outside reach. A target's round must end, and leave what it is about whole."""
+
+import contextlib
+import gzip
+import random
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from engine.book.book import check_invariants
+from engine.feed import itch
+from engine.gateway import ouch
+from engine.layout import PHASE_TRADING
+from engine.messages.hot.stamp import NOW
+from engine.wire import soupbintcp
+from engine.wire.table import Message
+from tests.exchange_rig import Rig, cancel, enter, replace
+from tests.exchange_rig import packet as soup_packet
+from tests.fault_mutate import mutated
+from tests.feed_house import FeedHouse
+from tests.gateway_house import House, login_accepted, sequenced
+from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, random_message, unframe
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+REAL = DATA / "itch" / "aapl_20190130_093000.itch"
+# A house takes this many rounds before a new one is built: what one round left behind is there for the next.
+ROUNDS_PER_HOUSE = 25
+TURNS_MAX = 20_000
+
+
+class Target(Protocol):
+    def round(self, seed: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def stream(rng: random.Random, count: int) -> list[bytes]:
+    """Valid messages: real ones where they are there, or those of a flow with every type in it."""
+    if REAL.exists() and rng.random() < 0.5:
+        messages = unframe(REAL.read_bytes()[: 1 << 16])
+        begin = rng.randrange(max(1, len(messages) - count))
+        return messages[begin : begin + count]
+    flow = Flow(rng.randrange(1 << 30))
+    found = [*flow.opening(), *flow.messages(count)]
+    return found + [random_message(message, rng)[0] for message in itch.MESSAGES]
+
+
+class FeedPackets:
+    """MoldUDP64: packets with any header, any framing and any messages in them, on a feed handler that goes on from round to round."""
+
+    def __init__(self) -> None:
+        self.house: FeedHouse | None = None
+
+    def round(self, seed: int) -> None:
+        rng = random.Random(seed)
+        if self.house is None or seed % ROUNDS_PER_HOUSE == 0:
+            self.close()
+            self.house = FeedHouse(ring_capacity=rng.choice([16, 4096]), orders_max=500, levels_max=100)
+        house = self.house
+        valid = list(in_packets(stream(rng, 60), rng, first=max(1, int(house.control.feed_sequence)), most=10))
+        for raw in [*valid, heartbeat(rng.choice([0, 1, 1 << 40, (1 << 64) - 1])), end_of_session(rng.randrange(100))]:
+            draw = rng.random()
+            if draw < 0.4:
+                raw = mutated(rng, raw, valid)
+            elif draw < 0.5:
+                raw = packet(rng.choice([0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]), stream(rng, 3)[:3])
+            elif draw < 0.7:
+                # Whole framing around messages that are not.
+                messages = [mutated(rng, message, valid)[:1_000] for message in stream(rng, 5)[:5]]
+                raw = packet(int(house.control.feed_sequence), messages)
+            house.sender.sendto(raw[:60_000], house.address)
+            turns(house)
+        assert house.stage is not None
+        check_invariants(house.stage.state.decoder.book)
+
+    def close(self) -> None:
+        if self.house is not None:
+            self.house.close()
+            self.house = None
+
+
+def turns(house: FeedHouse) -> None:
+    """Turn until nothing is left, time passing meanwhile."""
+    for _ in range(TURNS_MAX):
+        before = house.stats.ring_waits
+        done = house.turn()
+        house.read()
+        if done < 0:
+            raise AssertionError(f"the feed handler ended: {house.reason(done)}")
+        house.clock.words[NOW] += 50_000
+        if done == 0 and house.stats.ring_waits == before:
+            return
+    raise AssertionError(f"still busy after {TURNS_MAX} turns")
+
+
+class FeedFile:
+    """An ITCH file, plain or gzip, changed anywhere."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+
+    def round(self, seed: int) -> None:
+        rng = random.Random(seed)
+        raw = frame(stream(rng, 300))
+        zipped = rng.random() < 0.5
+        path = Path(self.folder.name) / ("day.itch.gz" if zipped else "day.itch")
+        if rng.random() < 0.8 or not zipped:
+            raw = mutated(rng, raw)
+        if zipped:
+            raw = gzip.compress(raw, 1)
+            if rng.random() < 0.5:
+                raw = mutated(rng, raw)
+        path.write_bytes(raw)
+        try:
+            house = FeedHouse(source="file", path=path, orders_max=500, levels_max=100)
+        except (ValueError, OSError):
+            return
+        with contextlib.closing(house):
+            done = house.turn_to_the_end()
+            assert done in (0, *house.stage.reasons), done  # type: ignore[union-attr]
+            check_invariants(house.stage.state.decoder.book)  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self.folder.cleanup()
+
+
+class ExchangeOrders:
+    """OUCH over SoupBinTCP as a client sends it to the simulated exchange."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.rig: Rig | None = None
+
+    def round(self, seed: int) -> None:
+        rng = random.Random(seed)
+        if self.rig is None or seed % ROUNDS_PER_HOUSE == 0:
+            self._close_rig()
+            self.rig = Rig(Path(self.folder.name), orders_max=500, levels_max=100, client_orders_max=1 << 10, reports_max=64)
+            self.rig.phase(PHASE_TRADING)
+        login = soupbintcp.LOGIN_REQUEST.encode(username="TICK", password="PATH", session="", sequence="1".rjust(20))
+        said = [soup_packet(login[0], login[1:])] + [soup_packet(soupbintcp.UNSEQUENCED, raw) for raw in orders(rng)]
+        if rng.random() < 0.3:
+            said[0] = mutated(rng, said[0])
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(said))
+            said[at] = (
+                mutated(rng, said[at], said) if rng.random() < 0.7 else soup_packet(rng.randrange(256), rng.randbytes(rng.randrange(100)))
+            )
+        client = socket.create_connection(("127.0.0.1", self.rig.stage.order_port))
+        client.setblocking(False)
+        for raw in said:
+            try:
+                client.send(raw)
+                client.recv(1 << 16)
+            except BlockingIOError:
+                pass
+            except OSError:
+                break
+            for _ in range(3):
+                assert self.rig.step(1_000) >= 0
+        client.close()
+        # It is seen to be gone, and its orders are taken off the book.
+        for _ in range(200):
+            self.rig.step(1_000_000)
+        self.rig.packets()
+        check_invariants(self.rig.stage.state.venue.book)
+
+    def _close_rig(self) -> None:
+        if self.rig is not None:
+            self.rig.close()
+            self.rig = None
+
+    def close(self) -> None:
+        self._close_rig()
+        self.folder.cleanup()
+
+
+def orders(rng: random.Random) -> list[bytes]:
+    """What a client may say, with any value in any field."""
+    found: list[bytes] = []
+    for number in range(1, rng.randrange(2, 30)):
+        draw = rng.random()
+        if draw < 0.4:
+            found.append(enter(number, rng.choice("BS"), rng.randrange(1, 1_000), 1_500_000 + rng.randrange(-500, 500) * 100))
+        elif draw < 0.5:
+            found.append(cancel(rng.randrange(number), rng.choice([0, 10])))
+        elif draw < 0.6:
+            found.append(replace(rng.randrange(number), number, rng.randrange(1, 1_000), 1_500_000))
+        else:
+            found.append(any_message(rng, ouch.INBOUND_BY_CODE))
+    return found
+
+
+def any_message(rng: random.Random, by_code: object) -> bytes:
+    messages: list[Message] = list(by_code.values())  # type: ignore[attr-defined]
+    return random_message(rng.choice(messages), rng)[0]
+
+
+class GatewayReports:
+    """OUCH over SoupBinTCP as a venue sends it to the gateway, which may end its session with a reason and nothing else."""
+
+    def round(self, seed: int) -> None:
+        rng = random.Random(seed)
+        logged_in = rng.random() < 0.8
+        house = House(login=logged_in)
+        with contextlib.closing(house):
+            for _ in range(rng.randrange(6)):
+                house.new(qty=rng.randrange(1, 1_000))
+            said = [login_accepted(rng.choice([0, 1, 1 << 40]))] if not logged_in else []
+            for _ in range(rng.randrange(1, 30)):
+                draw = rng.random()
+                if draw < 0.3:
+                    said.append(sequenced(ouch.ACCEPTED, user_ref=rng.randrange(8), quantity=rng.randrange(1 << 20)))
+                elif draw < 0.6:
+                    said.append(soup_packet(soupbintcp.SEQUENCED, any_message(rng, ouch.OUTBOUND_BY_CODE)))
+                elif draw < 0.8:
+                    said.append(mutated(rng, sequenced(ouch.ACCEPTED, user_ref=1, quantity=100), said))
+                else:
+                    said.append(soup_packet(rng.randrange(256), rng.randbytes(rng.randrange(100))))
+            for raw in said:
+                with contextlib.suppress(OSError):
+                    house.venue.send(raw)
+                house.turn()
+                house.turn()
+                house.read()
+                with contextlib.suppress(OSError):
+                    house.venue.hear()
+                house.clock.words[NOW] += 1_000_000
+                if house.ending:
+                    assert house.ending in house.stage.reasons, house.ending
+                    return
+
+    def close(self) -> None:
+        pass
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "packets": FeedPackets,
+    "file": FeedFile,
+    "orders": ExchangeOrders,
+    "reports": GatewayReports,
+}
