@@ -32,7 +32,9 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
             click.echo(f"tickpath: {error}", err=True)
             sys.exit(EXIT_NO)
         except OSError as error:
-            click.echo(f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error}", err=True)
+            click.echo(
+                f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error.strerror or error}", err=True
+            )
             sys.exit(EXIT_MISUSE)
         except (StrategyError, ValueError) as error:
             click.echo(f"tickpath: {error}", err=True)
@@ -229,6 +231,98 @@ def _print_json(value: dict[str, Any]) -> None:
     import orjson
 
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+@main.group()
+def capture() -> None:
+    """Packet captures (pcap, pcapng) of a feed: look into one, send one again, record one. `tickpath run --feed` trades on one."""
+
+
+@capture.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--messages", metavar="N", type=click.IntRange(min=1), help="Print the first N messages instead, decoded, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@explained
+def show_capture(file: Path, messages: int | None, as_json: bool) -> None:
+    """What is in a capture: destinations, MoldUDP64 sessions, gaps, which line was first, and what was skipped.
+
+    Exits with 1 where the file is torn or holds no UDP datagram.
+    """
+    from tools import capture as captures
+
+    if messages is not None:
+        if as_json:
+            raise ValueError("--messages and --json: expected one of them")
+        with _until_interrupted():
+            for text in captures.messages(file, messages):
+                click.echo(text)
+        return
+    found = captures.survey(file)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        click.echo("\n".join(captures.lines_of(found)))
+    sys.exit(EXIT_NO if found.capture.torn or not found.capture.datagrams else 0)
+
+
+@capture.command("send")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", required=True, metavar="HOST:PORT", help="Where line A goes: a multicast group, or one receiver.")
+@click.option("--to-b", default="", metavar="HOST:PORT", help="Where line B goes; without it line B is not sent.")
+@click.option("--line-a", default="", metavar="HOST:PORT", help="Line A's address in the capture (default: the first with MoldUDP64).")
+@click.option("--line-b", default="", metavar="HOST:PORT", help="Line B's address in the capture (default: the same session's next).")
+@click.option(
+    "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="1 as recorded, 10 ten times faster, 0 flat out."
+)
+@click.option("--interface", default="127.0.0.1", show_default=True, help="Multicast leaves by this one: its name or address.")
+@click.option("--ttl", type=click.IntRange(0, 255), default=1, show_default=True, help="Routers that multicast may pass, plus one.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@explained
+def send_capture(file: Path, to: str, to_b: str, line_a: str, line_b: str, speed: float, interface: str, ttl: int, as_json: bool) -> None:
+    """Send the UDP datagrams of a capture again, with their own timing, scaled, or flat out. Ctrl-C ends it."""
+    from tools import capture_send as sender
+
+    sent = sender.Sent()
+    routed = sender.routes(file, to, to_b, line_a, line_b)
+    notes = list(sender.send(file, routed, speed=speed, interface=interface, ttl=ttl, sent=sent))
+    if as_json:
+        _print_json(sent.to_dict() | {"notes": notes})
+    else:
+        click.echo("\n".join([str(sent), *notes]))
+
+
+@capture.command("record")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--address", required=True, metavar="HOST:PORT", help="Line A: a multicast group to join, or an address of this box.")
+@click.option("--address-b", default="", metavar="HOST:PORT", help="Line B.")
+@click.option("--interface", default="127.0.0.1", show_default=True, help="Line A is joined there: an interface's name or address.")
+@click.option("--interface-b", default="", help="Line B is joined there (default: where line A is).")
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Record this long (default: until Ctrl-C).")
+@click.option("--packets", type=click.IntRange(min=0), default=0, help="Record so many packets.")
+@click.option("--receive-buffer", metavar="BYTES", type=click.IntRange(4096, 1 << 30), default=64 << 20, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@explained
+def record_capture(
+    file: Path, address: str, address_b: str, interface: str, interface_b: str, seconds: float, packets: int, receive_buffer: int,
+    overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Record one or two feed lines into FILE, a pcap with the kernel's nanosecond stamps, until Ctrl-C, --seconds or --packets.
+
+    Exits with 1 where datagrams were lost because the recorder could not follow.
+    """
+    from tools.capture_record import Recorder
+
+    lines = [(address, interface)] + [(address_b, interface_b or interface)] * bool(address_b)
+    with Recorder(file, lines, receive_buffer_bytes=receive_buffer, overwrite=overwrite) as recorder:
+        if not as_json:
+            click.echo(f"recording {' and '.join(where for where, _ in lines)} to {file}; Ctrl-C ends it", err=True)
+        recorded = recorder.record(seconds=seconds, packets=packets)
+    if as_json:
+        _print_json(recorded.to_dict())
+    else:
+        click.echo(str(recorded))
+    sys.exit(EXIT_NO if recorded.lost else 0)
 
 
 @main.command()
