@@ -1,8 +1,11 @@
 """The receive path: sockets as they are opened, what the kernel grants and notes, and packets as kernels find them."""
 
 import errno
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -34,8 +37,23 @@ from engine.feed.source import Line, PacketBuffers, open_line, open_requests
 from engine.messages.hot.stamp import NOW
 from engine.runtime.clock import simulated_clock
 from engine.wire.hot.syscalls import wall_clock_ns
+from tests.c.driver import ROOT, compiler
+from tests.feed_house import feed_house, only
+from tests.itch_flow import Flow, frame, in_packets
+from tests.private_mounts import in_a_private_network
 
-RMEM_MAX = int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+def setting(name: str) -> int | None:
+    """A setting of the kernel, None where this network namespace does not show it."""
+    try:
+        return int(Path(f"/proc/sys/net/core/{name}").read_text())
+    except FileNotFoundError:
+        return None
+
+
+# What the kernel has where nobody changed it, if it does not tell.
+RMEM_MAX = setting("rmem_max") or 212_992
+BUSY_READ = setting("busy_read") or 0
 GROUP = "239.195.1.10"
 OTHER_GROUP = "239.195.1.11"
 
@@ -197,6 +215,7 @@ def test_every_dropped_packet_is_counted(room: Room) -> None:
 def test_the_kernel_s_stamp_lies_between_sending_and_receiving(room: Room) -> None:
     line = room.line(1, kernel_stamps=True)
     plain = room.line(2)
+    assert not line.socket.getblocking()
     assert line.kernel_stamps
     assert not plain.kernel_stamps
     before = time.time_ns()
@@ -239,6 +258,7 @@ def test_the_room_for_notes_is_offered_anew_to_every_packet(room: Room) -> None:
         ([-8, 99, int(STAMP_NOTE), 0, 0], 64, -1),
         ([1 << 62, 99, 5], 64, -1),
         ([32, int(STAMP_NOTE), 1, 2], 1 << 40, 2),
+        ([64, 99, 0, 0, 0, 0, 0, 0, 32, int(STAMP_NOTE), 1, 2], 1 << 40, -1),
         ([32, int(STAMP_NOTE), 1, 2], 0, -1),
         ([32, int(STAMP_NOTE), 1, 2], 16, -1),
     ],
@@ -270,6 +290,32 @@ def test_the_receive_buffer_is_what_the_kernel_says_and_less_than_asked_is_told(
         assert (large.receive_buffer_bytes, large.shortfalls) == (more, ())
     else:
         assert large.receive_buffer_bytes == RMEM_MAX
+
+
+def test_busy_polling_is_what_the_kernel_says(room: Room) -> None:
+    """Loopback has no queue to poll: what can be seen here is that the socket was told."""
+    assert room.line(0).busy_poll_us == BUSY_READ
+    line = room.line(1, busy_poll_us=75)
+    if os.geteuid() == 0:
+        assert (line.busy_poll_us, line.shortfalls) == (75, ())
+    room.send(line, b"polled")
+    assert room.taken(1) == [b"polled"]
+
+
+def test_a_receive_buffer_that_is_not_granted_is_told_with_its_cure() -> None:
+    """Somebody without rights gets what net.core.rmem_max allows."""
+    asked = RMEM_MAX + 65_536
+
+    def as_nobody() -> None:
+        os.setresuid(65_534, 65_534, 65_534)
+        line = open_line(("127.0.0.1", 0), "127.0.0.1", asked)
+        assert line.receive_buffer_bytes == RMEM_MAX
+        (told,) = line.shortfalls
+        assert told.startswith("feed address=127.0.0.1:0: ")
+        assert f"receive_buffer_bytes={RMEM_MAX}, {asked} were asked for: sysctl -w net.core.rmem_max={asked}" in told
+        line.close()
+
+    in_a_private_network(work=as_nobody)
 
 
 def test_what_can_not_be_is_named(room: Room) -> None:
@@ -308,6 +354,109 @@ def test_requests_and_their_answers(room: Room) -> None:
     assert room.sockets.troubles[2] == 1
     assert room.taken(2) == []
     assert room.sockets.troubles[2] == 1
+
+
+# Multicast.
+
+
+def test_a_group_is_joined_by_address_or_by_name_and_every_socket_gets_every_packet(room: Room) -> None:
+    port = free_port()
+    room.line(0, (GROUP, port), "127.0.0.1")
+    room.line(1, (GROUP, port), "lo")
+    room.line(2, (OTHER_GROUP, port), "lo")
+    room.sender.sendto(b"to the group", (GROUP, port))
+    room.sender.sendto(b"to the other", (OTHER_GROUP, port))
+    room.sender.sendto(b"to the port alone", ("127.0.0.1", port))
+    assert [room.all_of(number) for number in range(3)] == [[b"to the group"], [b"to the group"], [b"to the other"]]
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "lo"])
+def test_one_sender_of_a_group_can_be_chosen(room: Room, interface: str) -> None:
+    port = free_port()
+    room.line(0, (GROUP, port), interface, sender="127.0.0.1")
+    room.line(1, (GROUP, port), interface, sender="127.0.0.9")
+    room.line(2, (GROUP, port), interface)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.9", 0))
+        other.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        room.sender.bind(("127.0.0.1", 0))
+        room.sender.sendto(b"one", (GROUP, port))
+        other.sendto(b"nine", (GROUP, port))
+    assert [room.all_of(number) for number in range(3)] == [[b"one"], [b"nine"], [b"one", b"nine"]]
+
+
+def test_lines_of_one_group_and_port_on_two_interfaces_are_two_lines() -> None:
+    """A venue's A and B lines may have the same group and port on two networks; so may another program's feed on a third."""
+
+    def listen() -> None:
+        with ExitStack() as stack:
+            room = Room(stack)
+            room.line(0, (GROUP, 5000), "line_a")
+            room.line(1, (GROUP, 5000), "192.0.2.20")
+            room.line(2, (GROUP, 5000), "line_b", sender="192.0.2.20")
+            room.line(3, (GROUP, 5000), "line_b", sender="192.0.2.10")
+            foreign = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            foreign.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + socket.inet_aton("192.0.2.30"))
+            for number in (10, 20, 30):
+                room.sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(f"192.0.2.{number}"))
+                room.sender.sendto(b"on %d" % number, (GROUP, 5000))
+            assert [room.all_of(number) for number in range(4)] == [[b"on 10"], [b"on 20"], [b"on 20"], []]
+
+    in_a_private_network(interface("line_a", 10), interface("line_b", 20), interface("foreign", 30), work=listen)
+
+
+def interface(name: str, number: int) -> str:
+    """The command that makes a network interface with address 192.0.2.number."""
+    return (
+        f"ip link add {name} type veth peer name to_{name} && ip address add 192.0.2.{number}/32 dev {name} && "
+        f"ip link set {name} up && ip link set to_{name} up"
+    )
+
+
+def test_a_unicast_line_on_a_named_interface_takes_nothing_from_others() -> None:
+    def listen() -> None:
+        with ExitStack() as stack:
+            room = Room(stack)
+            # What a machine sends to itself counts as come in by the interface that has the address.
+            there = room.line(0, ("192.0.2.10", 5000), "line_a")
+            elsewhere = room.line(1, ("192.0.2.10", 5001), "lo")
+            room.send(there, b"one")
+            room.send(elsewhere, b"two")
+            assert [room.all_of(number) for number in range(2)] == [[b"one"], []]
+
+    in_a_private_network(interface("line_a", 10), work=listen)
+
+
+# A stack in place of the kernel's.
+
+
+@pytest.mark.skipif(not compiler("gcc"), reason="gcc is not installed")
+def test_a_stack_loaded_before_libc_serves_the_feed(tmp_path: Path) -> None:
+    """No packet of this feed goes through the kernel, and no option that only the kernel has is needed."""
+    flow = Flow(7)
+    packets = list(in_packets(flow.opening() + flow.messages(400), flow.rng))
+    (tmp_path / "packets").write_bytes(frame(packets))
+    stack = tmp_path / "bypass.so"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", stack, ROOT / "tests/c/bypass.c"], check=True)
+    answers = []
+    for changes in ({}, {"LD_PRELOAD": str(stack), "BYPASS_PACKETS": str(tmp_path / "packets")}):
+        command = [sys.executable, "-m", "tests.bypassed"]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | changes)
+        answers.append((run.returncode, run.stdout, run.stderr))
+    assert answers[0][0] != 0
+    code, said, complaint = answers[1]
+    assert code == 0, complaint
+    told = json.loads(said)
+    with feed_house() as house:
+        assert told["quotes"] == [list(quote) for quote in only(house.send(*packets), "quote", "bid_px", "bid_sz")]
+    assert len(told["quotes"]) > 100
+    assert (told["packets"], told["bindings"]) == (len(packets), 1)
+    assert told["calls"] > len(packets) / PACKETS_MAX
+    # RCVBUFFORCE, RXQ_OVFL, BUSY_POLL, TIMESTAMPNS, MULTICAST_ALL; each that matters is told.
+    assert told["refused"] == 5
+    assert (told["granted"], told["drops"]) == ([0, False], -1)
+    reasons = ("receive_buffer_bytes=", "SO_RXQ_OVFL", "busy_poll_us=0, 75", "SO_TIMESTAMPNS", "IP_MULTICAST_ALL")
+    assert all(reason in sentence for reason, sentence in zip(reasons, told["shortfalls"], strict=True)), told["shortfalls"]
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT=1: nothing is compiled")

@@ -107,7 +107,7 @@ def open_line(
         udp.close()
         text = f"feed address={label} interface={interface}: cannot receive there: {_because(error)}"
         raise OSError(error.errno or errno.ENODEV, text) from None
-    return _granted(udp, label, kernel_stamps, shortfalls)
+    return _granted(udp, label, shortfalls)
 
 
 def open_requests(address: tuple[str, int], receive_buffer_bytes: int = 4 << 20) -> Line:
@@ -125,7 +125,7 @@ def open_requests(address: tuple[str, int], receive_buffer_bytes: int = 4 << 20)
     except OSError as error:
         udp.close()
         raise OSError(error.errno, f"feed.recovery rewind={label}: cannot send there: {error.strerror}") from None
-    return _granted(udp, label, False, shortfalls)
+    return _granted(udp, label, shortfalls)
 
 
 def open_socket(address: tuple[str, int], interface: str, receive_buffer_bytes: int) -> tuple[socket.socket, int]:
@@ -219,9 +219,9 @@ def _because(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _granted(udp: socket.socket, label: str, kernel_stamps: bool, shortfalls: list[str]) -> Line:
+def _granted(udp: socket.socket, label: str, shortfalls: list[str]) -> Line:
     try:
-        stamps = kernel_stamps and udp.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS) == 1
+        stamps = udp.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS) == 1
     except OSError:
         stamps = False
     return Line(
