@@ -355,7 +355,8 @@ def open_orders(made: Rig) -> list[Message]:
                         "side": "S" if row & 1 else "B",
                         "px": int(book.levels[level]["px"]),
                         "qty": int(order["qty"]),
-                        "user_ref": int(order["user_ref"]),
+                        "user_ref": int(order["user_ref"]) if order["owner"] else 0,
+                        "mpid": "" if order["owner"] else int(order["user_ref"]).to_bytes(4, "big").decode().rstrip("\0 "),
                         "executed": int(order["executed"]),
                     }
                 )

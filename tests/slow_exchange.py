@@ -17,7 +17,8 @@ Message = dict[str, Any]
 
 @dataclass
 class Resting:
-    """An order on the book. `executed`: what a client's chain has executed, or what clients took from one of history's orders."""
+    """An order on the book. `executed`: what a client's chain has executed, or what clients took from one of history's orders. `mpid`:
+    the participant to whom history attributes it."""
 
     ref: int
     locate: int
@@ -28,6 +29,7 @@ class Resting:
     user_ref: int = 0
     executed: int = 0
     capacity: str = ""
+    mpid: str = ""
 
     @property
     def is_clients(self) -> bool:
@@ -252,7 +254,9 @@ class SlowExchange:
             return
         left = self.trade(self.partners(locate, side, px, True), side, shares, 0)
         if left:
-            self.rest(ref=message["ref"], locate=locate, side=side, px=px, qty=left, executed=shares - left)
+            self.rest(
+                ref=message["ref"], locate=locate, side=side, px=px, qty=left, executed=shares - left, mpid=message.get("attribution", "")
+            )
             self.market.append({"type": kind, **message, "shares": left})
 
     def clamp(self, qty: int, order: Resting) -> int:
@@ -304,14 +308,17 @@ class SlowExchange:
             self.publish(itch.ORDER_DELETE, order.locate, message["tracking"], ref=order.ref)
             return
         partners = self.partners(order.locate, order.side, message["px"], True)
-        same = {"locate": order.locate, "side": order.side, "px": message["px"]}
+        same: Message = {"locate": order.locate, "side": order.side, "px": message["px"], "mpid": order.mpid}
         if partners:
             self.publish(itch.ORDER_DELETE, order.locate, message["tracking"], ref=order.ref)
             left = self.trade(partners, order.side, shares, 0)
             if left:
                 stock = self.symbols[order.locate]
                 said = {"ref": message["new_ref"], "side": order.side, "shares": left, "stock": stock, "px": message["px"]}
-                self.publish(itch.ADD_ORDER, order.locate, message["tracking"], **said)
+                if order.mpid:
+                    self.publish(itch.ADD_ORDER_MPID, order.locate, message["tracking"], attribution=order.mpid, **said)
+                else:
+                    self.publish(itch.ADD_ORDER, order.locate, message["tracking"], **said)
                 self.rest(ref=message["new_ref"], qty=left, executed=order.executed + shares - left, **same)
             return
         self.market.append({"type": "U", **message, "shares": shares})

@@ -35,7 +35,7 @@ from tests.exchange_rig import (
 from tests.slow_exchange import SlowExchange
 
 OURS = 1 << 40
-ALIKE = ("ref", "locate", "side", "px", "qty", "user_ref", "executed")
+ALIKE = ("ref", "locate", "side", "px", "qty", "user_ref", "executed", "mpid")
 
 
 @pytest.fixture

@@ -6,6 +6,9 @@ cancelled where it was immediate-or-cancel. Trades with its own orders are possi
 The same kernels serve a replayed file, where history has already decided what trades with what. Then only client orders are met
 (`clients_only`): history's own orders stay where history left them.
 
+`user_ref` of an order record is the client's name for it; of one of history's orders it is the participant's, if it is attributed (ITCH
+F): four bytes of text, 0 for none, which stay with it when it is replaced.
+
 `executed` of an order record is what the chain of replacements of a client's order has executed; of one of history's orders it is
 what our clients took from it, and history does not know of.
 """
@@ -167,9 +170,9 @@ def rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags
         return handle
     order = venue.book.orders[handle]
     order.executed = executed
+    order.user_ref = user_ref
     if owner != NO_OWNER:
         order.owner = owner
-        order.user_ref = user_ref
         order["flags"] = flags
         remember(venue.client, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
         change_open(venue.positions, instrument, side, qty)
@@ -190,7 +193,8 @@ def submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, ex
         if owner != NO_OWNER:
             report_canceled(venue.client, venue.stats, now_ns, user_ref, left, IOC_CANCEL)
         return 0
-    handle = rest(venue, ref, instrument, side, px, left, owner, user_ref, executed + qty - left, flags)
+    kept = user_ref if owner != NO_OWNER else attribution
+    handle = rest(venue, ref, instrument, side, px, left, owner, kept, executed + qty - left, flags)
     if handle >= 0:
         publish_add(venue.market, now_ns, instrument, venue.listing.symbols[instrument], ref, side, left, px, tracking, attribution)
     elif owner != NO_OWNER:
@@ -222,13 +226,17 @@ def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_onl
     side = np.int64(order.side)
     owner = np.int64(order.owner)
     flags = np.int64(order["flags"])
+    attribution = NOTHING if owner != NO_OWNER else np.int64(order.user_ref)
     old_ref = order_ref(venue.book, handle)
     now_ns = venue.words[NOW_NS]
     withdraw(venue, handle, np.int64(order.qty))
     if immediate or would_trade(venue, instrument, side, px, clients_only):
         publish_delete(venue.market, now_ns, instrument, old_ref, tracking)
-        return submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, executed, flags, clients_only, tracking, NOTHING)
-    handle = rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags)
+        return submit(
+            venue, ref, instrument, side, px, qty, immediate, owner, user_ref, executed, flags, clients_only, tracking, attribution
+        )
+    kept = user_ref if owner != NO_OWNER else attribution
+    handle = rest(venue, ref, instrument, side, px, qty, owner, kept, executed, flags)
     if handle >= 0:
         publish_replace(venue.market, now_ns, instrument, old_ref, ref, qty, px, tracking)
         return handle
