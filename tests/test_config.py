@@ -19,7 +19,7 @@ def put(raw: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     *parents, last = dotted.split(".")
     place: Any = raw
     for parent in parents:
-        place = place[int(parent)] if parent.isdigit() else place[parent]
+        place = place[int(parent)] if parent.isdigit() else place.setdefault(parent, {})
     if value is None:
         del place[last]
     else:
@@ -69,6 +69,14 @@ BAD = [
     ("exchange.flow", "replay", "exchange.path is missing"),
     ("exchange.symbols", [], "exchange.symbols is missing"),
     ("exchange.speed", float("nan"), "exchange.speed"),
+    ("exchange.rewind_messages", 0, "exchange.rewind_messages=0: expected `int` >= 1"),
+    ("feed.address_b", "127.0.0.1:99999", "feed.address_b=127.0.0.1:99999: expected an IPv4 address and a port up to 65535"),
+    ("feed.address_b", "127.0.0.1:26400", "feed.address_b=127.0.0.1:26400: feed.address is there already; expected an address of its own"),
+    ("feed.recovery.rewind", ["300.0.0.1:1"], "feed.recovery.rewind=300.0.0.1:1: expected an IPv4 address"),
+    ("feed.recovery.rewind", ["127.0.0.1:26400"], "feed.recovery.rewind=127.0.0.1:26400: feed.address is there already"),
+    ("feed.recovery.rewind", ["127.0.0.1:1", "127.0.0.1:1"], "expected each address once"),
+    ("feed.recovery.snapshot", "1.2.3.4:70000", "feed.recovery.snapshot=1.2.3.4:70000: expected an IPv4 address"),
+    ("feed.recovery.snapshot", "127.0.0.1:26401", "feed.recovery.snapshot=127.0.0.1:26401: gateway.address is there already"),
 ]
 
 

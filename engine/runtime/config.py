@@ -206,8 +206,9 @@ def _problems(config: Config) -> Iterator[str]:
     for key, capacity in (("ticks", config.rings.ticks), ("orders", config.rings.orders), ("reports", config.rings.reports)):
         if capacity & (capacity - 1):
             yield f"rings.{key}={capacity}: expected a power of two"
-    for key, address in (("feed.address", config.feed.address), ("gateway.address", config.gateway.address)):
+    for key, address in _addresses(config):
         yield from _address_problems(key, address)
+    yield from _place_problems(config)
     if config.feed.source == "file" and not config.feed.path:
         yield "feed.path is missing: feed.source=file reads an ITCH file"
     for key, symbols in (("feed.symbols", config.feed.symbols), ("strategy.symbols", config.strategy.symbols)):
@@ -264,6 +265,29 @@ def _symbol_problems(key: str, symbols: list[str]) -> Iterator[str]:
             yield f"{key}: symbol={symbol!r}: expected 1 to 8 ASCII characters"
     if len(set(symbols)) != len(symbols):
         yield f"{key}={symbols}: expected each symbol once"
+
+
+def _addresses(config: Config) -> Iterator[tuple[str, str]]:
+    """Every address there is, by its key."""
+    yield "feed.address", config.feed.address
+    yield "gateway.address", config.gateway.address
+    for key, address in (("feed.address_b", config.feed.address_b), ("feed.recovery.snapshot", config.feed.recovery.snapshot)):
+        if address:
+            yield key, address
+    for address in config.feed.recovery.rewind:
+        yield "feed.recovery.rewind", address
+
+
+def _place_problems(config: Config) -> Iterator[str]:
+    """Two that are served or received in one place: UDP and TCP ports are different things."""
+    tcp = ("gateway.address", "feed.recovery.snapshot")
+    for these in (True, False):
+        taken: dict[str, str] = {}
+        for key, address in _addresses(config):
+            if (key in tcp) == these and taken.setdefault(address, key) != key:
+                yield f"{key}={address}: {taken[address]} is there already; expected an address of its own"
+    if len(set(config.feed.recovery.rewind)) != len(config.feed.recovery.rewind):
+        yield f"feed.recovery.rewind={config.feed.recovery.rewind}: expected each address once"
 
 
 def _address_problems(key: str, address: str) -> Iterator[str]:

@@ -163,6 +163,8 @@ struct tp_gateway_stats {
     int64_t reserved[2];
 };
 
+/* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;
+ * snapshots_dropped: given up because their viewer left or was too slow. The market pauses while a snapshot is written. */
 struct tp_exchange_stats {
     int64_t packets;
     int64_t messages;
@@ -185,7 +187,19 @@ struct tp_exchange_stats {
     int64_t throttled;
     int64_t open_orders;
     int64_t logins;
-    int64_t reserved[3];
+    int64_t packets_b;
+    int64_t rewind_requests;
+    int64_t rewind_messages;
+    int64_t rewind_refused;
+    int64_t rewind_unsent;
+    int64_t snapshot_clients;
+    int64_t snapshot_logins;
+    int64_t snapshots;
+    int64_t snapshots_dropped;
+    int64_t snapshot_orders;
+    int64_t snapshot_pause_ns;
+    int64_t snapshot_pause_ns_max;
+    int64_t reserved[7];
 };
 
 /* A board line per instrument: version is the seqlock's word. cash is what sales brought less what purchases cost, in

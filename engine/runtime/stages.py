@@ -103,18 +103,25 @@ def build_gateway(run: Run) -> Stage:
 
 
 def build_exchange(run: Run) -> Stage:
-    config, shared = run.config.exchange, run.instance
+    config, feed, shared = run.config.exchange, run.config.feed, run.instance
     assert config is not None
     return ExchangeStage(
         control=shared.control,
         stats=shared.exchange_stats,
         positions=shared.exchange_positions,
-        market_address=split_address(run.config.feed.address),
-        interface=run.config.feed.interface,
+        market_address=split_address(feed.address),
+        interface=feed.interface,
         order_address=split_address(run.config.gateway.address),
         username=run.config.gateway.username,
         password=run.config.gateway.password,
         session=run.config.gateway.session,
+        market_address_b=split_address(feed.address_b) if feed.address_b else None,
+        interface_b=feed.interface_b,
+        rewind_addresses=[split_address(address) for address in feed.recovery.rewind],
+        rewind_messages=config.rewind_messages,
+        snapshot_address=split_address(feed.recovery.snapshot) if feed.recovery.snapshot else None,
+        snapshot_username=feed.recovery.snapshot_username,
+        snapshot_password=feed.recovery.snapshot_password,
         flow=config.flow,
         symbols={listed.symbol: listed.px for listed in config.symbols},
         rate_per_s=config.rate_per_s,

@@ -1,14 +1,29 @@
 """ITCH 5.0 out, packed into MoldUDP64 packets: what the exchange publishes, and the queue of packets to send.
 
-A packet is closed when the next message would not fit, and all are sent at the end of a step. What the socket does not take waits in
-the queue; work that publishes is only begun while the queue is at most half full. Only one message's doing that filled the other half
-would lose packets, which is counted. Tracking numbers are 0 except where history gave one.
+A packet is closed when the next message would not fit, and all are sent at the end of a step, each on every line (A, and B where
+there is one) before the next. What a line's socket does not take waits in the queue; work that publishes is only begun while at most
+half of the queue waits for either. Only one message's doing that filled the other half would lose packets, which is counted. Tracking
+numbers are 0 except where history gave one.
 """
 
 import numpy as np
 from numba import njit
 
-from engine.exchange.hot.state import DROPPED, HEAD, MARKET_FD, MARKET_SENT_NS, NOTHING, PACKET_MESSAGES, PACKET_SIZE, PUBLISHED, TAIL
+from engine.exchange.hot.state import (
+    DROPPED,
+    HEAD,
+    LINE_A,
+    LINE_B,
+    LINE_FD,
+    LINE_PACKETS,
+    MARKET_SENT_NS,
+    NOTHING,
+    PACKET_MESSAGES,
+    PACKET_SIZE,
+    PUBLISHED,
+    STUCK,
+    TAIL,
+)
 from engine.feed.itch import (
     ADD_ORDER,
     ADD_ORDER_MPID,
@@ -39,6 +54,7 @@ for _message in MESSAGES:
 
 # Typed, as NOTHING is.
 ADD_CODE, ADD_MPID_CODE = np.int64(ADD_ORDER.code), np.int64(ADD_ORDER_MPID.code)
+ADD_BYTES, ADD_MPID_BYTES = np.int64(ADD_ORDER.length), np.int64(ADD_ORDER_MPID.length)
 EXECUTED_CODE, PRICED_CODE = np.int64(ORDER_EXECUTED.code), np.int64(ORDER_EXECUTED_PRICE.code)
 CANCEL_CODE, DELETE_CODE, REPLACE_CODE = np.int64(ORDER_CANCEL.code), np.int64(ORDER_DELETE.code), np.int64(ORDER_REPLACE.code)
 EVENT_CODE, DIRECTORY_CODE = np.int64(SYSTEM_EVENT.code), np.int64(STOCK_DIRECTORY.code)
@@ -82,15 +98,25 @@ def close_packet(market):
     words[HEAD] += 1
     words[PACKET_SIZE] = HEADER_BYTES
     words[PACKET_MESSAGES] = 0
-    if words[HEAD] - words[TAIL] == places:
-        words[TAIL] += 1
-        words[DROPPED] += 1
+    for line in range(market.lines.shape[0]):
+        if words[HEAD] - market.lines[line, TAIL] == places:
+            market.lines[line, TAIL] += 1
+            market.lines[line, DROPPED] += 1
+
+
+@njit(cache=True, _nrt=False)
+def packets_waiting(market):
+    """How many packets the line that is furthest behind has still to send."""
+    waiting = NOTHING
+    for line in range(market.lines.shape[0]):
+        waiting = max(waiting, market.words[HEAD] - market.lines[line, TAIL])
+    return waiting
 
 
 @njit(cache=True, _nrt=False)
 def market_has_room(market):
     """Whether work that publishes may begin: at most half of the queue is waiting."""
-    return (market.words[HEAD] - market.words[TAIL]) * 2 < market.sizes.shape[0]
+    return packets_waiting(market) * 2 < market.sizes.shape[0]
 
 
 @njit(cache=True, _nrt=False)
@@ -111,26 +137,38 @@ def open_bytes(market, length):
 def open_message(market, code, instrument, tracking, now_ns):
     """Begin a message: where its fields go, with the header written."""
     at = open_bytes(market, LENGTHS[code])
-    market.packets[at] = code
-    put_u16(market.packets, at + LOCATE, instrument)
-    put_u16(market.packets, at + TRACKING, tracking)
-    put_u48(market.packets, at + TIMESTAMP, now_ns)
+    write_header(market.packets, at, code, instrument, tracking, now_ns)
     return at
+
+
+@njit(cache=True, _nrt=False)
+def write_header(target, at, code, instrument, tracking, now_ns):
+    target[at] = code
+    put_u16(target, at + LOCATE, instrument)
+    put_u16(target, at + TRACKING, tracking)
+    put_u48(target, at + TIMESTAMP, now_ns)
 
 
 @njit(cache=True, _nrt=False)
 def publish_add(market, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution):
     """A, or F where attribution (four raw bytes) is not 0."""
+    at = open_bytes(market, ADD_BYTES if attribution == 0 else ADD_MPID_BYTES)
+    write_add(market.packets, at, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution)
+
+
+@njit(cache=True, _nrt=False)
+def write_add(target, at, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution):
+    """A or F at target[at:], where there is room for it."""
     if attribution == 0:
-        at = open_message(market, ADD_CODE, instrument, tracking, now_ns)
+        write_header(target, at, ADD_CODE, instrument, tracking, now_ns)
     else:
-        at = open_message(market, ADD_MPID_CODE, instrument, tracking, now_ns)
-        put_u32(market.packets, at + ADD_ATTRIBUTION, attribution)
-    put_u64(market.packets, at + ADD_REF, ref)
-    market.packets[at + ADD_SIDE] = side
-    put_u32(market.packets, at + ADD_SHARES, qty)
-    put_raw64(market.packets, at + ADD_STOCK, symbol)
-    put_u32(market.packets, at + ADD_PX, px)
+        write_header(target, at, ADD_MPID_CODE, instrument, tracking, now_ns)
+        put_u32(target, at + ADD_ATTRIBUTION, attribution)
+    put_u64(target, at + ADD_REF, ref)
+    target[at + ADD_SIDE] = side
+    put_u32(target, at + ADD_SHARES, qty)
+    put_raw64(target, at + ADD_STOCK, symbol)
+    put_u32(target, at + ADD_PX, px)
 
 
 @njit(cache=True, _nrt=False)
@@ -211,48 +249,85 @@ def send_packet(fd, packets, at, size):
 
 
 @njit(cache=True, _nrt=False)
-def flush(market, stats, wall_ns):
-    """Send all that waits, as far as the socket takes it. Returns the packets sent."""
-    words = market.words
-    if words[PACKET_MESSAGES] != 0:
+def seal(market):
+    """Close the packet that is being filled, if there is anything in it."""
+    if market.words[PACKET_MESSAGES] != 0:
         close_packet(market)
+
+
+@njit(cache=True, _nrt=False)
+def flush(market, stats, wall_ns):
+    """Send all that waits, as far as the sockets take it: each packet on all lines, then the next. Returns how many were sent."""
+    lines = market.lines
+    for line in range(lines.shape[0]):
+        lines[line, STUCK] = 0
     packets = 0
-    while words[TAIL] != words[HEAD]:
-        place = words[TAIL] & (market.sizes.shape[0] - 1)
-        sent = send_packet(words[MARKET_FD], market.packets, place * PACKET_BYTES_MAX, market.sizes[place])
-        if sent in (AGAIN, NO_BUFFERS):
+    while True:
+        sent = 0
+        for line in range(lines.shape[0]):
+            sent += send_next(market, lines[line], stats, wall_ns)
+        if sent == 0:
             break
-        words[TAIL] += 1
-        if sent < 0 and sent != CONNECTION_REFUSED:
-            stats[0].send_failures += 1
-            continue
-        words[MARKET_SENT_NS] = wall_ns
-        packets += 1
-    stats[0].packets += packets
-    stats[0].messages = words[PUBLISHED]
-    if words[DROPPED] != 0:
-        stats[0].send_failures += words[DROPPED]
-        words[DROPPED] = 0
+        packets += sent
+    stats[0].messages = market.words[PUBLISHED]
+    stats[0].packets = lines[LINE_A, LINE_PACKETS]
+    if lines.shape[0] > LINE_B:
+        stats[0].packets_b = lines[LINE_B, LINE_PACKETS]
+    for line in range(lines.shape[0]):
+        stats[0].send_failures += lines[line, DROPPED]
+        lines[line, DROPPED] = 0
     return packets
 
 
 @njit(cache=True, _nrt=False)
+def send_next(market, line, stats, wall_ns):
+    """Send the next packet that waits for a line. Returns 1, or 0 where there is none or the socket takes no more now."""
+    while line[STUCK] == 0 and line[TAIL] != market.words[HEAD]:
+        place = line[TAIL] & (market.sizes.shape[0] - 1)
+        sent = send_packet(line[LINE_FD], market.packets, place * PACKET_BYTES_MAX, market.sizes[place])
+        if sent in (AGAIN, NO_BUFFERS):
+            line[STUCK] = 1
+            break
+        line[TAIL] += 1
+        if sent < 0 and sent != CONNECTION_REFUSED:
+            stats[0].send_failures += 1
+            continue
+        line[LINE_PACKETS] += 1
+        market.words[MARKET_SENT_NS] = wall_ns
+        return 1
+    return 0
+
+
+@njit(cache=True, _nrt=False)
 def send_header(market, wall_ns, count):
-    """A packet without messages: a heartbeat or the end of session. Call it with nothing waiting. True when it was sent."""
+    """A packet without messages on every line: a heartbeat or the end of session. A line on which packets wait is left out, as the
+    sequence number says that they were sent. True when it went out on all."""
     at = market.sizes.shape[0] * PACKET_BYTES_MAX
     put_u64(market.packets, at + SEQUENCE_AT, market.words[PUBLISHED] + 1)
     put_u16(market.packets, at + COUNT_AT, count)
-    sent = send_packet(market.words[MARKET_FD], market.packets, at, HEADER_BYTES)
-    if sent in (AGAIN, NO_BUFFERS):
-        return False
-    market.words[MARKET_SENT_NS] = wall_ns
-    return True
+    everywhere = True
+    for line in range(market.lines.shape[0]):
+        if market.lines[line, TAIL] != market.words[HEAD]:
+            everywhere = False
+            continue
+        sent = send_packet(market.lines[line, LINE_FD], market.packets, at, HEADER_BYTES)
+        if sent in (AGAIN, NO_BUFFERS):
+            everywhere = False
+        else:
+            market.words[MARKET_SENT_NS] = wall_ns
+    return everywhere
+
+
+@njit(cache=True, _nrt=False)
+def market_is_silent(market, wall_ns):
+    """Whether a second has passed without a packet."""
+    return wall_ns - market.words[MARKET_SENT_NS] >= MARKET_HEARTBEAT_NS
 
 
 @njit(cache=True, _nrt=False)
 def keep_market_alive(market, wall_ns):
     """A heartbeat after a second without a packet."""
-    if wall_ns - market.words[MARKET_SENT_NS] >= MARKET_HEARTBEAT_NS:
+    if market_is_silent(market, wall_ns):
         send_header(market, wall_ns, NOTHING)
 
 

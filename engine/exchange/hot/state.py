@@ -1,6 +1,6 @@
 """What the exchange's kernels work on. engine/exchange/stage.py makes the arrays; every word has its name here.
 
-A venue is 27 arrays, and an array is seven words to pass. So kernels that are called from one place only, or that are small, are put
+A venue is 28 arrays, and an array is seven words to pass. So kernels that are called from one place only, or that are small, are put
 into their callers as source (inline="always"); that is also what keeps the step's compilation short.
 """
 
@@ -29,15 +29,22 @@ CLOSED = 4  # the session has ended: no more orders
 VENUE_WORDS = 8
 
 # Words of Market.words.
-MARKET_FD = 0
-HEAD = 1  # number of the packet that is being filled; those from TAIL on wait to be sent
-TAIL = 2
-PACKET_SIZE = 3  # bytes in the packet that is being filled, its header included
-PACKET_MESSAGES = 4
-PUBLISHED = 5  # messages so far: the next one's sequence number is PUBLISHED + 1
-MARKET_SENT_NS = 6  # when something was last sent, on the wall clock
-DROPPED = 7  # packets given up because the queue was full
+HEAD = 0  # number of the packet that is being filled
+PACKET_SIZE = 1  # bytes in the packet that is being filled, its header included
+PACKET_MESSAGES = 2
+PUBLISHED = 3  # messages so far: the next one's sequence number is PUBLISHED + 1
+MARKET_SENT_NS = 4  # when something was last sent, on the wall clock
 MARKET_WORDS = 8
+
+# Words of a row of Market.lines: A, and B where there is one.
+LINE_FD = 0
+TAIL = 1  # packets from TAIL to before HEAD wait to be sent on this line
+DROPPED = 2  # packets given up because the queue was full
+STUCK = 3  # the socket takes no more in this turn
+LINE_PACKETS = 4
+LINE_WORDS = 8
+LINE_A = np.int64(0)
+LINE_B = np.int64(1)
 
 # Words of Client.words.
 CLIENT_FD = 0
@@ -71,11 +78,12 @@ LOG_SLOT_BYTES = 72
 
 class Market(NamedTuple):
     """The market data publisher: packets (n x PACKET_BYTES_MAX + one header,) uint8, n a power of two, each with its session filled
-    in; sizes (n,) int64; words (MARKET_WORDS,) int64."""
+    in; sizes (n,) int64; words (MARKET_WORDS,) int64; lines (1 or 2, LINE_WORDS) int64: every packet goes out on each."""
 
     packets: np.ndarray
     sizes: np.ndarray
     words: np.ndarray
+    lines: np.ndarray
 
 
 class Client(NamedTuple):
@@ -156,6 +164,82 @@ class Replay(NamedTuple):
     pace: np.ndarray
 
 
+# Words of Archive.words.
+ARCHIVED = 0  # number of the first packet that is not in the archive yet
+LOCATE_MAX = 1  # the highest locate that was published
+ARCHIVE_WORDS = 2
+
+# A message of the log after its length: the largest of ITCH 5.0 has 50 bytes.
+ARCHIVE_SLOT_BYTES = 64
+
+
+class Archive(NamedTuple):
+    """What was published, for those who ask later: log (slots x ARCHIVE_SLOT_BYTES,) uint8, slots a power of two or none: message s at
+    slot (s - 1) modulo slots, after its length; sequences (slots,) int64: whose message it is, 0 nobody's; notices (65,536 x
+    NOTICE_BYTES or none,) uint8: the last word on each instrument's listing and trading state (hot/archive.py); words."""
+
+    log: np.ndarray
+    sequences: np.ndarray
+    notices: np.ndarray
+    words: np.ndarray
+
+
+class Rewind(NamedTuple):
+    """The rewind servers: fds (servers,) int64; peer (PEER_WORDS,) int64: whom the request came from; request, uint8; answer
+    (PACKET_BYTES_MAX,) uint8, with its session filled in."""
+
+    fds: np.ndarray
+    peer: np.ndarray
+    request: np.ndarray
+    answer: np.ndarray
+
+
+# Words of Viewer.words: those of a connection, as in Client.words, and these.
+SINCE_NS = 8  # when the connection was accepted, on the wall clock
+PROGRESS = 9
+NUMBER = 10
+VIEWER_WORDS = 16
+
+# Values of PROGRESS: what has become of a viewer's snapshot, which it asks for by logging in.
+NOTHING_ASKED = 0
+ASKED = 1
+WRITING = 2
+WRITTEN = 3
+SENT = 4
+
+
+class Viewer(NamedTuple):
+    """Somebody who takes a snapshot: a connection (hot/connection.py) whose outbound has room for all of the largest snapshot."""
+
+    words: np.ndarray
+    inbound: np.ndarray
+    outbound: np.ndarray
+    login: np.ndarray
+
+
+# Words of Glimpse.words.
+VIEWERS_FD = 0  # the listening socket, -1: no snapshots are offered
+WRITER = 1  # the viewer whose snapshot is being written, NO_WRITER: nobody's
+WROTE_FROM_NS = 2
+NEXT_WRITE_NS = 3  # not before this is another snapshot written
+# Where the writing stands.
+PART = 4
+AT_INSTRUMENT = 5
+AT_SIDE = 6
+AT_LEVEL = 7
+AT_ORDER = 8
+GLIMPSE_WORDS = 16
+
+NO_WRITER = -1
+
+
+class Glimpse(NamedTuple):
+    """The snapshot service: words (GLIMPSE_WORDS,) int64; viewers: as many as are served at once."""
+
+    words: np.ndarray
+    viewers: tuple[Viewer, ...]
+
+
 # Words of Exchange.words.
 LISTEN_FD = 0
 FLOW_KIND = 1
@@ -178,5 +262,8 @@ class Exchange(NamedTuple):
     venue: Venue
     flow: Flow
     replay: Replay
+    archive: Archive
+    rewind: Rewind
+    glimpse: Glimpse
     control: np.ndarray
     words: np.ndarray

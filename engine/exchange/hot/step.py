@@ -1,31 +1,23 @@
 """One turn of the simulated exchange.
 
     client's bytes ──▶ session ──▶ orders ──┐                     ┌──▶ MoldUDP64 packets ──▶ market data
-                                            ├──▶ matching, book ──┤
+                                            ├──▶ matching, book ──┼──▶ archive ──▶ rewind, snapshots
     generated flow, or a file's history ────┘                     └──▶ client's log ──▶ reports
 
 Flow runs while the instance trades. With WINDOW set it waits for the feed handler to keep up, so that a replay flat out does not overrun
-the socket. When the instance has drained and all is sent, both sessions are ended.
+the socket. When the instance has drained and all is sent, both sessions are ended. While a snapshot is written nothing changes: the
+clients and the flow wait.
 """
 
 from numba import njit
 
+from engine.exchange.hot.archive import archive_packets
+from engine.exchange.hot.connection import NOT_A_PACKET, NOT_WHOLE, leave, packet_bytes, receive
 from engine.exchange.hot.flow import generate_next
-from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room
+from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
 from engine.exchange.hot.replay import ENDED, history_now, replay_next
-from engine.exchange.hot.session import (
-    NOT_A_PACKET,
-    NOT_WHOLE,
-    PACKETS_PER_STEP,
-    accept,
-    all_told,
-    leave,
-    packet_bytes,
-    receive,
-    speak,
-    sweep,
-    take_packet,
-)
+from engine.exchange.hot.rewind import serve_rewinds
+from engine.exchange.hot.session import PACKETS_PER_STEP, accept, all_told, speak, sweep, take_packet
 from engine.exchange.hot.state import (
     CLOSED,
     CONNECTED,
@@ -33,7 +25,6 @@ from engine.exchange.hot.state import (
     FLOW_OVER,
     FLOW_REPLAY,
     GOODBYES,
-    HEAD,
     IN_BEGIN,
     LEAVING,
     LISTEN_FD,
@@ -42,11 +33,11 @@ from engine.exchange.hot.state import (
     NOW_NS,
     PUBLISHED,
     STATE,
-    TAIL,
     THROTTLED,
     UP,
     WINDOW,
 )
+from engine.exchange.hot.viewers import is_paused, serve_viewers
 from engine.layout import CONTROL, PHASE_DRAINING, PHASE_STARTING, PHASE_TRADING
 from engine.messages.hot.stamp import now_tsc, wall_ns
 from shm.atomics import load_acquire, store_release
@@ -68,19 +59,27 @@ def step(exchange, clock):
     venue = exchange.venue
     now_ns = wall_ns(clock, now_tsc(clock))
     phase = load_acquire(exchange.control, PHASE)
-    done = serve(exchange, now_ns)
+    paused = is_paused(exchange.glimpse)
+    done = 0
     flown = 0
+    if not paused:
+        done += serve(exchange, now_ns)
     if phase == PHASE_TRADING:
-        flown = run_flow(exchange, now_ns)
+        if not paused:
+            flown = run_flow(exchange, now_ns)
     elif phase != PHASE_STARTING:
         end_flow(exchange)
     done += speak(venue, now_ns)
+    seal(venue.market)
+    archive_packets(venue.market, exchange.archive)
     done += flush(venue.market, venue.stats, now_ns)
     store_release(exchange.control, CONTROL_PUBLISHED, venue.market.words[PUBLISHED])
-    if exchange.words[GOODBYES] < END_PACKETS:
+    if phase == PHASE_DRAINING and load_acquire(exchange.control, DRAINED) != 0:
+        done += say_end(exchange, now_ns)
+    if exchange.words[GOODBYES] == 0:
         keep_market_alive(venue.market, now_ns)
-        if phase == PHASE_DRAINING and load_acquire(exchange.control, DRAINED) != 0:
-            done += say_end(exchange, now_ns)
+    done += serve_rewinds(exchange.rewind, exchange.archive, venue.stats)
+    done += serve_viewers(exchange.glimpse, venue, exchange.archive, clock, now_ns)
     return flown if flown < 0 else done + flown
 
 
@@ -174,10 +173,12 @@ def end_flow(exchange):
 
 @njit(cache=True, _nrt=False)
 def say_end(exchange, now_ns):
-    """End both sessions, once everything has been sent: three packets to the market; the client is told by speak."""
+    """End both sessions, once everything has been sent: END_PACKETS to the market, and then one in place of each heartbeat, as whoever
+    missed the last message learns of it from them; the client is told by speak."""
     venue = exchange.venue
-    words = venue.market.words
-    if words[TAIL] != words[HEAD] or not (venue.words[CLOSED] != 0 or all_told(venue.client)):
+    if exchange.words[GOODBYES] >= END_PACKETS and not market_is_silent(venue.market, now_ns):
+        return 0
+    if packets_waiting(venue.market) != 0 or not (venue.words[CLOSED] != 0 or all_told(venue.client)):
         return 0
     venue.words[CLOSED] = 1
     if not end_session(venue.market, now_ns):

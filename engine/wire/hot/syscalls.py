@@ -20,12 +20,16 @@ NETWORK_DOWN = -errno.ENETDOWN
 MSG_DONTWAIT = 0x40
 MSG_NOSIGNAL = 0x4000
 SOCK_NONBLOCK = 0o4000
+# A peer: struct sockaddr_in in two int64 words, and how many bytes of it there are.
+ADDRESS_BYTES = 16
+PEER_SIZE = 2
+PEER_WORDS = 3
 SOCK_CLOEXEC = 0o2000000
 CLOCK_REALTIME = 0
 
 if config.DISABLE_JIT:
     _LIBC = ctypes.CDLL(None, use_errno=True)
-    for _name in ("recv", "send", "read"):
+    for _name in ("recv", "send", "read", "recvfrom", "sendto"):
         getattr(_LIBC, _name).restype = ctypes.c_ssize_t
 
     def _result(value):
@@ -37,6 +41,17 @@ if config.DISABLE_JIT:
     def send_bytes(fd, buffer, at, size):
         flags = MSG_DONTWAIT | MSG_NOSIGNAL
         return _result(_LIBC.send(int(fd), ctypes.c_void_p(buffer.ctypes.data + int(at)), ctypes.c_size_t(int(size)), flags))
+
+    def recv_from(fd, buffer, at, size, peer):
+        peer[PEER_SIZE] = ADDRESS_BYTES
+        into, whom = ctypes.c_void_p(buffer.ctypes.data + int(at)), peer.ctypes.data
+        size_at = ctypes.c_void_p(whom + 8 * PEER_SIZE)
+        return _result(_LIBC.recvfrom(int(fd), into, ctypes.c_size_t(int(size)), MSG_DONTWAIT, ctypes.c_void_p(whom), size_at))
+
+    def send_to(fd, buffer, at, size, peer):
+        flags = MSG_DONTWAIT | MSG_NOSIGNAL
+        what, whom = ctypes.c_void_p(buffer.ctypes.data + int(at)), ctypes.c_void_p(peer.ctypes.data)
+        return _result(_LIBC.sendto(int(fd), what, ctypes.c_size_t(int(size)), flags, whom, int(peer[PEER_SIZE])))
 
     def read_bytes(fd, buffer, at, size):
         return _result(_LIBC.read(int(fd), ctypes.c_void_p(buffer.ctypes.data + int(at)), ctypes.c_size_t(int(size))))
@@ -63,6 +78,12 @@ if config.DISABLE_JIT:
 else:
     _recv = types.ExternalFunction("recv", types.intp(types.int32, types.voidptr, types.uintp, types.int32))
     _send = types.ExternalFunction("send", types.intp(types.int32, types.voidptr, types.uintp, types.int32))
+    _recvfrom = types.ExternalFunction(
+        "recvfrom", types.intp(types.int32, types.voidptr, types.uintp, types.int32, types.voidptr, types.voidptr)
+    )
+    _sendto = types.ExternalFunction(
+        "sendto", types.intp(types.int32, types.voidptr, types.uintp, types.int32, types.voidptr, types.uint32)
+    )
     _read = types.ExternalFunction("read", types.intp(types.int32, types.voidptr, types.uintp))
     _recvmmsg = types.ExternalFunction("recvmmsg", types.int32(types.int32, types.voidptr, types.uint32, types.int32, types.uintp))
     _accept4 = types.ExternalFunction("accept4", types.int32(types.int32, types.uintp, types.uintp, types.int32))
@@ -86,6 +107,19 @@ else:
     def send_bytes(fd, buffer, at, size):
         """Send buffer[at:at + size], without waiting; what did not fit is the caller's to keep."""
         sent = _send(fd, buffer[at:].ctypes, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return sent if sent >= 0 else -_errno()
+
+    @njit(cache=True, _nrt=False)
+    def recv_from(fd, buffer, at, size, peer):
+        """recv_bytes, with the sender's IPv4 address put into `peer`, PEER_WORDS of int64, for send_to."""
+        peer[PEER_SIZE] = ADDRESS_BYTES
+        got = _recvfrom(fd, buffer[at:].ctypes, size, MSG_DONTWAIT, peer.ctypes, peer[PEER_SIZE:].ctypes)
+        return got if got >= 0 else -_errno()
+
+    @njit(cache=True, _nrt=False)
+    def send_to(fd, buffer, at, size, peer):
+        """Send buffer[at:at + size] as a datagram to whom recv_from heard."""
+        sent = _sendto(fd, buffer[at:].ctypes, size, MSG_DONTWAIT | MSG_NOSIGNAL, peer.ctypes, peer[PEER_SIZE])
         return sent if sent >= 0 else -_errno()
 
     @njit(cache=True, _nrt=False)
