@@ -58,13 +58,13 @@ def test_an_order_is_sent_accepted_filled_in_parts_and_done(house: House) -> Non
     }  # fmt: skip
     assert house.state_of(order_id) == gateway_state.PENDING_NEW
     assert house.opens(MSFT) == (0, 300)
-    house.venue.say(ouch.ACCEPTED, user_ref=1, quantity=300, px=PX - 50, timestamp=77, side="S")
+    house.venue.say(ouch.ACCEPTED, user_ref=1, quantity=300, px=PX - 50, timestamp=77, side="S", order_ref=1 << 40)
     house.settle()
     assert house.state_of(order_id) == gateway_state.LIVE
     (report,) = house.told()
     assert report | {"origin_tsc": 0, "sequence": 0} == {
         "is": "accepted", "sequence": 0, "origin_tsc": 0, "ts_ns": MIDNIGHT_NS + 77, "kind": MSG_ACCEPTED, "flags": 0, "instrument": MSFT,
-        "age_tsc": 0, "px": PX - 50, "qty": 300, "order_id": 1, "reason": 0, "side": SELL, "liquidity": 0, "ref_id": 0,
+        "age_tsc": 0, "px": PX - 50, "qty": 300, "order_id": 1, "reason": 0, "side": SELL, "liquidity": 0, "ref_id": 1 << 40,
     }  # fmt: skip
     house.venue.say(ouch.EXECUTED, user_ref=1, quantity=100, px=PX, match=11, liquidity="R")
     house.venue.say(ouch.EXECUTED, user_ref=1, quantity=200, px=PX - 50, match=12)

@@ -1,5 +1,7 @@
 """Making a book's arrays, and walking all of them to see that they are whole. The kernels are in engine/book/hot/."""
 
+import contextlib
+import mmap
 from collections.abc import Iterable
 
 import numpy as np
@@ -84,11 +86,12 @@ PAGE_BYTES = 4096
 PREFAULT_BYTES = 32 << 20
 
 
-def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRUMENTS_MAX) -> Book:
+def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRUMENTS_MAX, shared: bool = False) -> Book:
     """An empty book for instruments 0 to `instruments_max` - 1, with room for `orders_max` live orders on `levels_max` prices.
 
-    The system backs its memory as it is touched: at most 140 to 172 bytes an order, where every order has refs to itself.
-    ValueError for a capacity below 1 or above what 32-bit handles can name.
+    The system backs its memory as it is touched; book_bytes says how much there is. `shared`: processes forked from here later see
+    it too, in anonymous memory that no size of /dev/shm limits. ValueError for a capacity below 1 or above what 32-bit handles can
+    name; OSError where the system does not give so much.
     """
     for name, value, most in (
         ("orders_max", orders_max, (1 << 32 - PAGE_SHIFT) - 2),
@@ -97,25 +100,70 @@ def make_book(*, orders_max: int, levels_max: int, instruments_max: int = INSTRU
     ):
         if not 0 < value <= most:
             raise ValueError(f"{name}={value}: expected 1 to {most}")
-    # Order 0 and page 0 are never used: 0 means "none".
-    orders = pages = orders_max + 1
-    arena = levels_max * ARENA_ENTRIES_PER_LEVEL + 2 * instruments_max * (1 << CHUNK_SHIFT_MIN)
-    sides = np.zeros(2 * instruments_max, SIDE_RECORD)
+    arrays = (_map_shared if shared else _make_private)(_parts(orders_max, levels_max, instruments_max))
     book = Book(
-        orders=np.zeros(orders, ORDER_RECORD).view(np.recarray),
-        levels=np.zeros(levels_max, LEVEL_RECORD).view(np.recarray),
-        table=np.zeros(1 << (orders_max * TABLE_ENTRIES_PER_ORDER - 1).bit_length(), TABLE_RECORD).view(np.recarray),
-        handles=np.zeros(pages * PAGE_REFS, np.uint32),
-        slots=np.zeros(orders, np.uint32),
-        pages=np.zeros(pages, np.int64),
-        sides=sides.view(np.recarray),
-        keys=np.zeros(arena, np.int64),
-        ids=np.zeros(arena, np.uint32),
-        marks=sides.view(np.int64),
-        counts=np.zeros(COUNT_WORDS, np.int64),
+        **{name: array if array.dtype.names is None else array.view(np.recarray) for name, array in arrays.items()},
+        marks=arrays["sides"].view(np.int64),
     )
     book.counts[PAGES_USED] = book.counts[ORDERS_USED] = 1
     return book
+
+
+def book_bytes(*, orders_max: int, levels_max: int, instruments_max: int = INSTRUMENTS_MAX) -> int:
+    """How many bytes the arrays of such a book have, all of them touched:
+
+        orders_max x (32 + 64 + 4 + 8) + table + levels_max x (32 + 4 x 12) + instruments_max x (2 x 16 x 12 + 32)
+        table = 16 x (the power of two from 2 x orders_max on), so 32 to 64 an order
+
+    that is 140 to 172 bytes an order, 80 a level, 416 an instrument, and a few words. A day whose orders have neighbouring refs touches
+    less: 64 of an order's bytes are its page, which up to 16 neighbours share.
+    """
+    return sum(dtype.itemsize * count for dtype, count in _parts(orders_max, levels_max, instruments_max).values())
+
+
+def _parts(orders_max: int, levels_max: int, instruments_max: int) -> dict[str, tuple[np.dtype, int]]:
+    """Every array of a book: its records and how many."""
+    # Order 0 and page 0 are never used: 0 means "none".
+    orders = pages = orders_max + 1
+    arena = levels_max * ARENA_ENTRIES_PER_LEVEL + 2 * instruments_max * (1 << CHUNK_SHIFT_MIN)
+    return {
+        "orders": (ORDER_RECORD, orders),
+        "levels": (LEVEL_RECORD, levels_max),
+        "table": (TABLE_RECORD, 1 << (orders_max * TABLE_ENTRIES_PER_ORDER - 1).bit_length()),
+        "handles": (np.dtype(np.uint32), pages * PAGE_REFS),
+        "slots": (np.dtype(np.uint32), orders),
+        "pages": (np.dtype(np.int64), pages),
+        "sides": (SIDE_RECORD, 2 * instruments_max),
+        "keys": (np.dtype(np.int64), arena),
+        "ids": (np.dtype(np.uint32), arena),
+        "counts": (np.dtype(np.int64), COUNT_WORDS),
+    }
+
+
+def _make_private(parts: dict[str, tuple[np.dtype, int]]) -> dict[str, np.ndarray]:
+    return {name: np.zeros(count, dtype) for name, (dtype, count) in parts.items()}
+
+
+def _map_shared(parts: dict[str, tuple[np.dtype, int]]) -> dict[str, np.ndarray]:
+    """All arrays in one mapping, each from a page of its own on; it lives as long as one of them."""
+    sizes = {name: -(-dtype.itemsize * count // PAGE_BYTES) * PAGE_BYTES for name, (dtype, count) in parts.items()}
+    total = sum(sizes.values())
+    try:
+        mapping = mmap.mmap(-1, total, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise OSError(
+            f"books of bytes={total}: the system gives no such memory ({error.strerror}); lower orders_max and levels_max"
+        ) from None
+    # A wish: where the kernel's shmem_enabled is "advise", pages of 2 MiB spare most of the TLB misses.
+    with contextlib.suppress(OSError):
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(mapping, np.uint8)
+    arrays = {}
+    at = 0
+    for name, (dtype, count) in parts.items():
+        arrays[name] = whole[at : at + dtype.itemsize * count].view(dtype)
+        at += sizes[name]
+    return arrays
 
 
 def prefault(arrays: Iterable[np.ndarray], bytes_each: int = PREFAULT_BYTES) -> None:

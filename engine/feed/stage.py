@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.book.book import make_book, prefault
+from engine.book.hot.book import Book
 from engine.feed.hot.decoder import ROW_WORDS, WINDOW_ROWS, Decoder
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE
 from engine.feed.hot.source import READ_FAILED, RECEIVE_FAILED, UNZIPPING_FAILED
@@ -43,10 +44,19 @@ REASONS = {
 }
 
 
-def make_decoder(*, orders_max: int, levels_max: int, instruments_max: int, stats: np.recarray) -> Decoder:
-    """Empty books and states for instruments 0 to `instruments_max` - 1; counters go to `stats`, shape (1,) FEED_STATS."""
+def make_decoder(*, orders_max: int, levels_max: int, instruments_max: int, stats: np.recarray, shared: bool = False) -> Decoder:
+    """Empty books and states for instruments 0 to `instruments_max` - 1; counters go to `stats`, shape (1,) FEED_STATS.
+
+    shared: processes forked from here later see the books too.
+    """
+    return decoder_on(make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, shared=shared), stats)
+
+
+def decoder_on(book: Book, stats: np.recarray) -> Decoder:
+    """A decoder that keeps `book`, which is empty, with states for as many instruments."""
+    instruments_max = len(book.sides) // 2
     return Decoder(
-        book=make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max),
+        book=book,
         tops=records(instruments_max, TOP_RECORD),
         states=records(instruments_max, STATE_RECORD),
         market=records(1, MARKET_RECORD),
@@ -85,11 +95,12 @@ class FeedStage:
         instruments_max: int = INSTRUMENTS_MAX,
         receive_buffer_bytes: int = 16 << 20,
         midnight_ns: int = 0,
+        book: Book | None = None,
     ) -> None:
         """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`) or 'file' (`path`, plain or gzip ITCH with 2-byte
-        lengths). midnight_ns, since the epoch, is the venue's midnight, from which its time stamps count. ValueError and OSError name
-        what cannot be used."""
-        _check(source, ticks, quotes, instruments, instruments_max)
+        lengths). midnight_ns, since the epoch, is the venue's midnight, from which its time stamps count. book, empty, is kept in place
+        of one of these sizes of the stage's own. ValueError and OSError name what cannot be used."""
+        _check(source, ticks, quotes, instruments, len(book.sides) // 2 if book else instruments_max)
         self.reasons = dict(REASONS)
         self.words = np.zeros(FEED_WORDS, np.int64)
         self.words[EXPECTED] = 1
@@ -100,7 +111,9 @@ class FeedStage:
         self.receive_buffer_bytes = 0
         self.packets = PacketBuffers()
         self._open(source, address, interface, Path(path), receive_buffer_bytes)
-        decoder = make_decoder(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, stats=stats.records)
+        if book is None:
+            book = make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max)
+        decoder = decoder_on(book, stats.records)
         buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
         prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer])
         decoder.tops["publish"] = symbols is None

@@ -185,7 +185,8 @@ struct tp_order {
  *  48  order_id   the order this is about (replaced: its new id)
  *  52  reason     rejected, cancelled: why (TP_REASON_* of engine/risk below 256, or 256 + the venue's code)
  *  54  side       55  liquidity: executed: ASCII 'A' added (maker), 'R' removed (taker)
- *  56  ref_id     executed, broken: the venue's match number; replaced: the id it had before
+ *  56  ref_id     executed, broken: the venue's match number; replaced: the id it had before; accepted: the venue's reference of the
+ *                 order, which is its ref in the venue's market data
  */
 struct tp_report {
     uint64_t sequence;

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.book.hot.book import Book
 from engine.exchange.stage import ExchangeStage
 from engine.feed.stage import FeedStage
 from engine.gateway.stage import GatewayStage
@@ -36,6 +37,7 @@ class Run:
     instance: Instance
     calibration: Calibration
     midnight_ns: int
+    book: Book
 
 
 def build(name: str, run: Run) -> Stage:
@@ -61,6 +63,7 @@ def build_feed(run: Run) -> Stage:
         orders_max=config.orders_max,
         levels_max=config.levels_max,
         midnight_ns=run.midnight_ns,
+        book=run.book,
     )
 
 
@@ -77,6 +80,7 @@ def build_strategy(run: Run) -> Stage:
         params=config.params,
         symbols=config.symbols,
         timer_ms=config.timer_ms,
+        book=run.book,
     )
 
 

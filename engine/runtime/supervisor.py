@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
+from engine.book.book import make_book
 from engine.layout import (
     IDLE_SLEEP,
     PHASE_DRAINING,
@@ -118,7 +119,10 @@ class Supervisor:
         record["tsc_hz"][0] = self.calibration.hz
         record["supervisor_pid"][0] = os.getpid()
         record["started_ns"][0] = time.time_ns()
-        run = Run(self.config, self.instance, self.calibration, self.midnight_ns)
+        feed = self.config.feed
+        # Shared by inheritance: the feed handler keeps the books, strategies ask them.
+        book = make_book(orders_max=feed.orders_max, levels_max=feed.levels_max, shared=True)
+        run = Run(self.config, self.instance, self.calibration, self.midnight_ns, book)
         for slot, place in enumerate(self.places):
             errors, notes = os.pipe(), os.pipe()
             supervisor = os.getpid()

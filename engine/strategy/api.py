@@ -28,6 +28,22 @@ Every record also has `instrument`, a small whole number that the order function
     is_valid(ctx, instrument)                        whether the book may be acted on
     now_ns(ctx)                                      when this event reached this machine
 
+Questions about the whole book, every order of it as the feed handler has it this moment (it may be ahead of the event in hand):
+
+    best = book_best(ctx, instrument)                best.bid_px bid_qty bid_orders ask_px ask_qty ask_orders
+    there = book_depth(ctx, instrument, side, 10)    reads the 10 best levels (64 at most); how many there were, below 0: none could be read
+    level = book_level(ctx, n)                       level.px qty orders of what book_depth read, the best at 0
+    place = queue_ahead(ctx, instrument, ref_id)     where an order stands: place.ahead_qty ahead_orders side px qty level_qty level_orders;
+                                                     ref_id is the venue's, as report.ref_id of ACCEPTED gives it
+    mid = weighted_mid(ctx, instrument)              mid.px_milli: (bid_px x ask_qty + ask_px x bid_qty) / both, in thousandths
+    cost = sweep_cost(ctx, instrument, BUY, qty)     cost.average_px worst_px filled_qty missing_qty cost levels of taking qty at once
+
+Each has `told`: TOLD, or why there is no answer and all else is 0: TORN (the book changed while it was read; ask at the next event),
+NOT_VALID (it may not be acted on), NOT_THERE (no such order, no such book, or a side is empty where both are needed), TOO_LONG (more
+than 65,536 orders ahead, more than 4,096 levels), REFUSED_QTY (a sweep of less than 1 or more than 2^30). `version` grows with each
+change of the book. An answer is of this moment and of no event, so a replay of recorded events asks another book: a strategy whose
+orders must come out the same again decides by its events. Our own resting orders are in the book, and so in the answers.
+
 Prices are whole numbers in the venue's fixed point (four decimals for NASDAQ: 1872000 is 187.20). on_book, on_trade, on_level and
 on_timer are only called for an instrument whose book is valid; on_status tells when that changes. An order does not leave on a book
 that is not valid, nor before trading or while it drains: it returns 0, and is counted.
@@ -37,12 +53,15 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from engine.book.hot.query import NOT_THERE, NOT_VALID, REFUSED_QTY, TOLD, TOO_LONG, TORN
 from engine.layout import (
     BOOK_CLOSED,
     BOOK_CROSSED,
+    BOOK_GAPPED,
     BOOK_HALTED,
     BOOK_OVERFLOW,
     BOOK_STALE,
+    BOOK_SUSPECT,
     BOOK_VALID,
     BUY,
     MSG_ACCEPTED,
@@ -59,6 +78,7 @@ from engine.layout import (
 )
 from engine.strategy.fields import Parameters, State
 from engine.strategy.hot.api import buy, cancel, is_valid, lot_qty, now_ns, position, replace, sell, tick_px
+from engine.strategy.hot.queries import book_best, book_depth, book_level, queue_ahead, sweep_cost, weighted_mid
 
 # report.kind
 ACCEPTED = MSG_ACCEPTED
@@ -72,14 +92,19 @@ __all__ = [
     "ACCEPTED",
     "BOOK_CLOSED",
     "BOOK_CROSSED",
+    "BOOK_GAPPED",
     "BOOK_HALTED",
     "BOOK_OVERFLOW",
     "BOOK_STALE",
+    "BOOK_SUSPECT",
     "BOOK_VALID",
     "BROKEN",
     "BUY",
     "CANCELLED",
     "EXECUTED",
+    "NOT_THERE",
+    "NOT_VALID",
+    "REFUSED_QTY",
     "REJECTED",
     "REJECTED_BY_RISK",
     "REJECTED_BY_VENUE",
@@ -87,17 +112,26 @@ __all__ = [
     "SELL",
     "TIF_DAY",
     "TIF_IOC",
+    "TOLD",
+    "TOO_LONG",
+    "TORN",
     "Annotated",
     "Meta",
     "Parameters",
     "State",
+    "book_best",
+    "book_depth",
+    "book_level",
     "buy",
     "cancel",
     "is_valid",
     "lot_qty",
     "now_ns",
     "position",
+    "queue_ahead",
     "replace",
     "sell",
+    "sweep_cost",
     "tick_px",
+    "weighted_mid",
 ]

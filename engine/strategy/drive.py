@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.book.hot.book import Book
 from engine.layout import (
     BOOK_VALID,
     BUY,
@@ -230,7 +231,9 @@ class Driver:
         timer_ms: int = 100,
         tick_px: int = 100,
         orders_max: int = 4096,
+        book: Book | None = None,
     ) -> None:
+        """book is what the strategy's questions are asked of (engine/book/book.py makes one)."""
         self.symbols = list(symbols)
         self.orders: list[Order] = []
         self.control, self.stats_table, self.hops = PrivateTable(CONTROL), PrivateTable(STRATEGY_STATS), PrivateTable(HISTOGRAM, HOPS)
@@ -252,7 +255,7 @@ class Driver:
         self._control[PHASE], self._control[SESSION_UP] = PHASE_TRADING, 1
         self.stage = StrategyStage(
             ticks=ticks, orders=orders, reports=reports, stats=self.stats_table, control=self.control, hops=self.hops,
-            strategy=strategy, params=params or {}, symbols=symbols, timer_ms=timer_ms,
+            strategy=strategy, params=params or {}, symbols=symbols, timer_ms=timer_ms, book=book,
         )  # fmt: skip
         for symbol in self.symbols:
             packed = int(np.uint64(pack_symbol(symbol)).view(np.int64))

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from engine.book.book import make_book
+from engine.book.hot.book import Book
 from engine.layout import INSTRUMENTS_MAX, pack_symbol
 from engine.messages.hot.stamp import Clock
 from engine.strategy import layout
 from engine.strategy.errors import StrategyError
-from engine.strategy.hot.state import NOWHERE, SIDES, TIMER_NS, WORDS, Strategy
+from engine.strategy.hot.state import DEPTH_MAX, NOWHERE, SIDES, TIMER_NS, WORDS, Strategy
 from engine.strategy.load import load
 from shm.ring import Ring
 from shm.table import Table
@@ -51,7 +53,9 @@ class StrategyStage:
         symbols: Sequence[str],
         timer_ms: int,
         px_decimals: int = 4,
+        book: Book | None = None,
     ) -> None:
+        """book is the feed handler's, in memory shared with it; without one every question about it is answered NOT_THERE."""
         if not symbols:
             raise StrategyError("strategy.symbols is empty: expected at least one symbol to trade")
         if timer_ms < 1:
@@ -82,6 +86,8 @@ class StrategyStage:
             status=np.zeros(1, layout.STATUS).view(np.recarray),
             tick_ring=hops.words()[HOP_TICK_RING],
             decision=hops.words()[HOP_DECISION],
+            book=book or make_book(orders_max=1, levels_max=1, instruments_max=1),
+            levels_read=np.zeros((DEPTH_MAX, 3), np.int64),
         )
         self.loaded.compile(self.state, Clock(np.zeros(4, np.int64), np.ones(1)))
 

@@ -112,8 +112,14 @@ def close_book(book, instrument):
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def tell_flags(book, instrument, flags):
-    """Put an instrument's TP_BOOK_* flags beside its book, for the queries of other processes: they answer on VALID alone."""
-    book.sides[side_row(instrument, SELL)].mark = flags
+    """Put an instrument's TP_BOOK_* flags beside its book, as a change of it: queries that may only answer of a valid one go by them.
+
+    Before a book is cleared or filled anew, tell that it is not valid.
+    """
+    if told_flags(book, instrument) != flags:
+        open_book(book, instrument)
+        book.sides[side_row(instrument, SELL)].mark = flags
+        close_book(book, instrument)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)

@@ -3,7 +3,18 @@
 import numpy as np
 from numba import njit
 
-from engine.book.hot.book import DUPLICATE, PAGE_REFS, PAGE_SHIFT, add_order, close_book, find_entry, keep_order, open_book, remove_found
+from engine.book.hot.book import (
+    DUPLICATE,
+    PAGE_REFS,
+    PAGE_SHIFT,
+    add_order,
+    close_book,
+    find_entry,
+    keep_order,
+    open_book,
+    remove_found,
+    side_row,
+)
 from engine.feed.hot.decoder import LOCATE, OFFSET_MASK, REF, SIDE
 from engine.feed.itch import ADD_ORDER, ADD_ORDER_MPID, ORDER_CANCEL, ORDER_DELETE, ORDER_EXECUTED, ORDER_EXECUTED_PRICE, ORDER_REPLACE
 from engine.layout import BUY, SELL
@@ -52,6 +63,9 @@ def apply_order(decoder, buffer, at, code):
         return NOTHING, 0, 0, 0, 0, 0
     open_book(decoder.book, instrument)
     did, side, px, new_px, traded = change_book(decoder, buffer, at, code, instrument)
+    if did >= OVERFLOWED:
+        # Nobody may find this book valid in the moment until it is told why it is not.
+        decoder.book.sides[side_row(instrument, SELL)].mark = 0
     close_book(decoder.book, instrument)
     return did, instrument, side, px, new_px, traded
 

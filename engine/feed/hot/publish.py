@@ -6,7 +6,7 @@ A board line is written before the ring record that tells of it, so whoever acts
 import numpy as np
 from numba import njit
 
-from engine.book.hot.book import best_level, level_at
+from engine.book.hot.book import best_level, level_at, tell_flags
 from engine.feed.hot.decoder import LOCATE, OFFSET_MASK, TIMESTAMP
 from engine.feed.hot.orders import EXECUTED_PRICE, OVERFLOWED
 from engine.feed.hot.state import CLOSED, EXPECTED, MIDNIGHT_NS, PUBLISH_LEVELS, STALE
@@ -92,6 +92,7 @@ def publish_quote(feed, clock, instrument, origin, ts_ns):
     """The best bid and offer as feed.decoder.tops has them."""
     top = feed.decoder.tops[instrument]
     top.validity = book_flags(top, feed.words)
+    tell_flags(feed.decoder.book, instrument, top.validity)
     tsc = now_tsc(clock)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)
@@ -141,6 +142,7 @@ def publish_status(feed, clock, instrument, origin, ts_ns):
     """What the book's validity is now, on the ring and in its line of the quotes board."""
     top = feed.decoder.tops[instrument]
     top.validity = book_flags(top, feed.words)
+    tell_flags(feed.decoder.book, instrument, top.validity)
     tsc = now_tsc(clock)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)

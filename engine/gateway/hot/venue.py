@@ -55,6 +55,7 @@ HOP_EXCHANGE_TO_REPORT = 6
 TIMESTAMP = ACCEPTED["timestamp"]
 
 ACCEPTED_CODE, ACCEPTED_BYTES = ACCEPTED.code, ACCEPTED.length
+ACCEPTED_ORDER_REF = ACCEPTED["order_ref"]
 ACCEPTED_REF, ACCEPTED_QTY, ACCEPTED_PX, ACCEPTED_STATE = ACCEPTED["user_ref"], ACCEPTED["quantity"], ACCEPTED["px"], ACCEPTED["state"]
 
 REPLACED_CODE, REPLACED_BYTES = REPLACED.code, REPLACED.length
@@ -172,6 +173,7 @@ def on_accepted(gateway, clock, at):
     stats[0].accepted += 1
     report = draft_for(gateway, clock, at, entry)
     gateway.reports.slots[report].kind = MSG_ACCEPTED
+    gateway.reports.slots[report].ref_id = get_u64(inbound, at + ACCEPTED_ORDER_REF)
     commit(gateway.reports, report)
     if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from engine.book.hot.book import Book
 from engine.layout import CONTROL
 from engine.messages.hot.stamp import Clock
 from shm.hot import ConsumerEnd, ProducerEnd
@@ -18,7 +19,12 @@ POLLED_TSC = 4
 SENT_TSC = 5
 TIMER_TSC = 6
 TIMER_NS = 7
+# How many levels the last book_depth read.
+LEVELS_READ = 8
 WORDS = 16
+
+# The most levels that book_depth reads.
+DEPTH_MAX = 64
 
 # The sides of so many latest orders are remembered, for a replace or a cancel to carry the right one.
 SIDES = 1 << 20
@@ -36,7 +42,8 @@ class Context(NamedTuple):
     """`ctx` of every handler: where orders go, and what they are judged by before they leave.
 
     orders the producer of the orders ring; places (n,) PLACE records; place_of (65536,) int32: an instrument's place or NOWHERE;
-    sides (SIDES,) uint8 by order id; control (words,) int64; stats (1,) record; words (WORDS,) int64.
+    sides (SIDES,) uint8 by order id; control (words,) int64; stats (1,) record; words (WORDS,) int64; book the feed handler's;
+    levels_read (DEPTH_MAX, 3) int64: what book_depth read.
     """
 
     orders: ProducerEnd
@@ -47,6 +54,8 @@ class Context(NamedTuple):
     stats: np.ndarray
     words: np.ndarray
     clock: Clock
+    book: Book
+    levels_read: np.ndarray
 
 
 class Strategy(NamedTuple):
@@ -74,8 +83,21 @@ class Strategy(NamedTuple):
     status: np.ndarray
     tick_ring: np.ndarray
     decision: np.ndarray
+    book: Book
+    levels_read: np.ndarray
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def context_of(stage, clock):
-    return Context(stage.orders, stage.places, stage.place_of, stage.sides, stage.control, stage.stats, stage.words, clock)
+    return Context(
+        stage.orders,
+        stage.places,
+        stage.place_of,
+        stage.sides,
+        stage.control,
+        stage.stats,
+        stage.words,
+        clock,
+        stage.book,
+        stage.levels_read,
+    )
