@@ -354,6 +354,42 @@ def jitter(cpus: str | None, seconds: float, threshold_ns: str, json_path: str |
 
 
 @main.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="A .parquet or .csv file; without it CSV goes to standard output."
+)
+@click.option("--symbols", default="", metavar="A,B", help="Rows of these only.")
+@click.option("--bbo", is_flag=True, help="Changes of the best bid and offer: the table written when no other is asked for.")
+@click.option("--trades", is_flag=True, help="Executions, trades beside the book, crosses, broken trades.")
+@click.option("--depth", metavar="N", type=int, help="Changes of the best N prices of either side (1 to 50).")
+@click.option("--orders", is_flag=True, help="Every order that comes, changes or goes.")
+@click.option(
+    "--lobster", metavar="DIR", type=click.Path(path_type=Path), help="LOBSTER's message and orderbook files of --symbols, --depth 10."
+)
+@click.option(
+    "--date", metavar="DAY", help="YYYY-MM-DD, or 'name': it is in FILE's name. Then ts_ns counts from the epoch, else from midnight."
+)
+@click.option("--tz", metavar="ZONE", default="America/New_York", show_default=True, help="Of the market, with --date.")
+@click.option("--seq", is_flag=True, help="Add the column seq: which message of FILE, from 1, a row is due to.")
+@click.option(
+    "--orders-max", metavar="N", type=click.IntRange(1, 1 << 27), help="Room for so many live orders (default: by FILE's size, 8,388,608)."
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write what there was to see as JSON; '-' is standard output.")
+@explained
+def book(file: str, symbols: str, json_path: str | None, **options: Any) -> None:
+    """Write the best bid and offer changes of an ITCH day: ts_ns, symbol, bid_px, bid_sz, ask_px, ask_sz.
+
+    FILE is NASDAQ ITCH 5.0 with 2-byte lengths, plain or gzip; '-' is standard input. Prices are exact decimals with 4 places, an empty
+    side has neither price nor size. Several tables go to FILE.bbo.parquet, FILE.trades.parquet and so on. Exits with 1 where FILE ends
+    inside a message (what was whole is written) or a symbol is not in it.
+    """
+    from tools.book_show import run_book
+
+    asked = list(dict.fromkeys(symbol.strip() for symbol in symbols.split(",") if symbol.strip()))
+    sys.exit(run_book({"file": file, "symbols": asked, **options}, json_path))
+
+
+@main.command()
 @click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="For this run (the shipped one).")
 @click.option("--profile", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Of tuning/tune.")
 @click.option("--root", hidden=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="A fake machine.")
