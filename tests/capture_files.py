@@ -15,11 +15,11 @@ def pcap(
 ) -> bytes:
     """A pcap file of (time in ns, frame)."""
     magic, unit = (0xA1B23C4D, 1) if nanoseconds else (0xA1B2C3D4, 1000)
-    raw = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snaplen, link)
+    parts = [struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snaplen, link)]
     for ts_ns, frame in records:
         kept = frame[:snaplen]
-        raw += struct.pack(order + "IIII", ts_ns // NS, ts_ns % NS // unit, len(kept), len(frame)) + kept
-    return raw
+        parts += [struct.pack(order + "IIII", ts_ns // NS, ts_ns % NS // unit, len(kept), len(frame)), kept]
+    return b"".join(parts)
 
 
 @dataclass

@@ -127,6 +127,16 @@ def test_show_counts_lines_gaps_and_who_was_first(tmp_path: Path) -> None:
     assert "1 of 12 packets were captured in part only" in text
 
 
+def test_show_believes_a_heartbeat_that_more_was_sent(tmp_path: Path) -> None:
+    path = tmp_path / "tail.pcap"
+    sent = [packet(1, [bytes(12), bytes(12)]), heartbeat(5)]
+    path.write_bytes(pcap([(number, udp_frame(payload, A)) for number, payload in enumerate(sent)]))
+    told = json.loads(tickpath("show", path, "--json").output)
+    expected = {"first": 1, "last": 4, "messages": 2, "duplicates": 0, "gaps": 1, "missing": 2}
+    assert told["destinations"][0]["sessions"]["TEST000001"] == expected
+    assert {name: told["sessions"][0][name] for name in expected} == expected
+
+
 def test_show_decodes_messages(tmp_path: Path) -> None:
     shown = tickpath("show", two_lines(tmp_path), "--messages", 100)
     lines = shown.output.splitlines()

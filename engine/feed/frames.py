@@ -81,7 +81,7 @@ def datagram_in(ts_ns: int, link: int, raw: bytes) -> Datagram | str:
     header = (raw[at] & 15) * 4
     # What the card is to cut into packets yet has no length: it reaches to the frame's end.
     length = length or size - at
-    if header < IP_HEADER_BYTES or length < header:
+    if header < IP_HEADER_BYTES:
         return DAMAGED
     if raw[at + 9] != UDP:
         return NOT_UDP
