@@ -28,6 +28,8 @@ ONE_LINE(tp_report);
 WHOLE_LINES(tp_control);
 WHOLE_LINES(tp_process);
 WHOLE_LINES(tp_feed_stats);
+WHOLE_LINES(tp_feed_line);
+WHOLE_LINES(tp_symbol);
 WHOLE_LINES(tp_strategy_stats);
 WHOLE_LINES(tp_gateway_stats);
 WHOLE_LINES(tp_exchange_stats);

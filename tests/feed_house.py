@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from engine.feed.hot.state import LINE_ROWS
 from engine.feed.hot.step import step
+from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.layout import (
     CONTROL,
+    FEED_LINE,
     FEED_STATS,
     INSTRUMENT,
     LEVEL,
@@ -23,10 +26,12 @@ from engine.layout import (
     MSG_TRADE,
     QUOTE,
     STATUS,
+    SYMBOL,
     TICKS,
     TRADE,
 )
 from engine.runtime.clock import simulated_clock
+from engine.runtime.instance import HOPS
 from shm.hot import EMPTY, advance, poll, release
 from shm.layout import HISTOGRAM
 from shm.ring import Ring
@@ -60,8 +65,10 @@ class FeedHouse:
         self.quotes = self._keep(Board.create(f"{prefix}.quotes", QUOTE, INSTRUMENTS))
         self.instruments = self._keep(Board.create(f"{prefix}.instruments", INSTRUMENT, INSTRUMENTS))
         self.stats_table = self._keep(Table.create(f"{prefix}.stats", FEED_STATS))
+        self.lines_table = self._keep(Table.create(f"{prefix}.lines", FEED_LINE, LINE_ROWS))
+        self.tops_table = self._keep(Table.create(f"{prefix}.symbols", SYMBOL, INSTRUMENTS))
         self.control_table = self._keep(Table.create(f"{prefix}.control", CONTROL))
-        self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, 8))
+        self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, len(HOPS)))
         self.control = self.control_table.records[0]
         self.stats = self.stats_table.records[0]
         self.clock = simulated_clock(START_TSC, base_ns=MIDNIGHT_NS)
@@ -72,12 +79,13 @@ class FeedHouse:
         usual: dict[str, Any] = {
             "source": "udp", "address": self.address, "orders_max": 20_000, "levels_max": 10_000, "instruments_max": INSTRUMENTS,
             "midnight_ns": MIDNIGHT_NS, "receive_buffer_bytes": 4 << 20,
+            "recovery": Recovery(reorder_us=0),
         }  # fmt: skip
         self.stage: FeedStage | None = None
         try:
             self.stage = FeedStage(
-                ticks=self.ticks, quotes=self.quotes, instruments=self.instruments, stats=self.stats_table, control=self.control_table,
-                hops=self.hops, **usual | options,
+                ticks=self.ticks, quotes=self.quotes, instruments=self.instruments, stats=self.stats_table, lines=self.lines_table,
+                tops=self.tops_table, control=self.control_table, hops=self.hops, **usual | options,
             )  # fmt: skip
         except BaseException:
             self.close()
@@ -96,6 +104,7 @@ class FeedHouse:
 
     def turn(self) -> int:
         assert self.stage is not None
+        self.stage.attend()
         return step(self.stage.state, self.clock)
 
     def send(self, *packets: bytes) -> list[dict[str, Any]]:

@@ -52,7 +52,17 @@ def report(result: dict[str, Any], width: int) -> Group:
     parts: list[Any] = [Text(_headline(result), style="bold"), Text(one_line(result["machine"]), style="dim")]
     parts += [Text(f"note: {note}", style="yellow") for note in result["notes"]]
     parts += [Text(f"FAILED: {failure}", style="bold red") for failure in result["failures"]]
-    parts += ["", _counts(result), "", _hops(result["hops"], wide=width >= WIDE_ENOUGH), "", _processes(result["processes"])]
+    parts += [
+        "",
+        _counts(result),
+        "",
+        lines_of(result["feed"]),
+        *troubles_of(result["feed"]),
+        "",
+        _hops(result["hops"], wide=width >= WIDE_ENOUGH),
+        "",
+        _processes(result["processes"]),
+    ]
     if result["positions"]:
         parts += ["", _positions(result)]
     return Group(*parts)
@@ -80,6 +90,31 @@ def _counts(result: dict[str, Any]) -> Table:
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell for cell in row))
     return table
+
+
+def lines_of(feed: dict[str, Any]) -> Table:
+    table = _table("line", "packets", "messages", "first", "duplicates", "lost", "dropped by the socket", "requests", "failures")
+    for line in feed["lines"]:
+        counts = (line[name] for name in ("packets", "messages", "first", "duplicates", "lost", "socket_drops", "requests", "failures"))
+        table.add_row(line["line"], *(f"{count:,}" for count in counts))
+    return table
+
+
+def troubles_of(feed: dict[str, Any]) -> list[Any]:
+    """What was missing and how it came back, in words; nothing where nothing was."""
+    said, invalid = [], feed["invalid_ms"]
+    counted = feed["recovery"]
+    if counted["gaps"]:
+        said.append(
+            f"gaps {counted['gaps']:,}: {counted['recovered']:,} messages from rewind servers ({counted['requests']:,} requests), "
+            f"{counted['snapshots']:,} snapshots, {counted['lost']:,} messages passed over; books gapped for {invalid['gapped']:,.1f} ms"
+        )
+    if counted["suspects"]:
+        said.append(f"suspect books {counted['suspects']:,}, made anew {counted['refreshes']:,} times")
+    if invalid["stale"]:
+        said.append(f"books stale for {invalid['stale']:,.1f} ms")
+    said += [f"not valid now, {reason}: {', '.join(symbols)}" for reason, symbols in feed["invalid_now"].items()]
+    return [Text(sentence, style="yellow") for sentence in said]
 
 
 def _hops(hops: list[dict[str, Any]], *, wide: bool) -> Table:
@@ -122,7 +157,27 @@ def _positions(result: dict[str, Any]) -> Table:
     return table
 
 
-NUMBERS = {"", "count", "position", "bought", "sold", "fills", "mark", "P&L", "busy", "pid", "faults"}
+NUMBERS = {
+    "",
+    "count",
+    "packets",
+    "messages",
+    "first",
+    "duplicates",
+    "lost",
+    "requests",
+    "failures",
+    "dropped by the socket",
+    "position",
+    "bought",
+    "sold",
+    "fills",
+    "mark",
+    "P&L",
+    "busy",
+    "pid",
+    "faults",
+}
 
 
 def _table(*columns: str) -> Table:

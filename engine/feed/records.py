@@ -2,22 +2,10 @@
 
 import numpy as np
 
-#   0        8        16       24       32      33        34      35      36      37         38      39    64
-#   +--------+--------+--------+--------+-------+---------+-------+-------+-------+----------+-------+-----+
-#   | bid_px | bid_sz | ask_px | ask_sz | valid | publish | known | state | halts | overflow | stale | pad |
-#   +--------+--------+--------+--------+-------+---------+-------+-------+-------+----------+-------+-----+
-# The best bid and offer as last published; validity: their TP_BOOK_* flags (`flags` is an attribute that numpy's own records have).
-# publish: somebody asked for this instrument. known: it has been in the directory. state: trading state as ASCII, 0 none seen.
-# halts: a bit for each market that has halted it operationally. overflow: an order of it found no room. stale: it has been counted
-# in books_stale.
-TOP_RECORD = np.dtype(
-    {
-        "names": ["bid_px", "bid_sz", "ask_px", "ask_sz", "validity", "publish", "known", "state", "halts", "overflow", "stale"],
-        "formats": ["i8"] * 4 + ["u1"] * 7,
-        "offsets": [0, 8, 16, 24, 32, 33, 34, 35, 36, 37, 38],
-        "itemsize": 64,
-    }
-)
+from engine.layout import SYMBOL
+
+# Of each instrument the best bid and offer as last published, what its book is worth, and its statistics: engine/runtime/control.h.
+TOP_RECORD = SYMBOL
 
 # The other messages of an instrument as they last were: text of one byte as ASCII, longer text as its bytes big-endian, prices in
 # the venue's fixed point, times as the venue sends them.

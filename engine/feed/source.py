@@ -235,11 +235,12 @@ def _granted(udp: socket.socket, label: str, shortfalls: list[str]) -> Line:
 
 
 class PacketBuffers:
-    """Memory that recvmmsg fills, for `lines` lines: `buffer` uint8, and `sockets`, as engine/feed/hot/receive.py draws them."""
+    """Memory that recvmmsg fills, for `lines` lines: `buffer` uint8, and `sockets`, as engine/feed/hot/receive.py draws them. Behind the
+    packets the buffer has spare_bytes for whoever wants to put something beside them."""
 
-    def __init__(self, lines: int = 1) -> None:
+    def __init__(self, lines: int = 1, spare_bytes: int = 0) -> None:
         places = lines * PACKETS_MAX
-        self.buffer = np.zeros(places * PACKET_BYTES, np.uint8)
+        self.buffer = np.zeros(places * PACKET_BYTES + spare_bytes, np.uint8)
         self.notes = np.zeros(places * NOTE_WORDS, np.int64)
         self.headers = np.zeros(places * HEADER_WORDS, np.int64)
         self._pieces = np.zeros(places * 2, np.int64)

@@ -5,7 +5,8 @@ reason = loop(stage.state, ...)                          # engine.feed.hot.step,
 stage.close()
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,47 @@ from engine.book.book import make_book, prefault
 from engine.book.hot.book import Book
 from engine.feed.hot.decoder import ROW_WORDS, WINDOW_ROWS, Decoder
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE
-from engine.feed.hot.source import READ_FAILED, RECEIVE_FAILED, UNZIPPING_FAILED
+from engine.feed.hot.receive import LINES_MAX, RECEIVE_FAILED
+from engine.feed.hot.source import READ_FAILED, UNZIPPING_FAILED
 from engine.feed.hot.state import (
+    CHECK_BOOKS,
+    DRIFT_NS_MAX,
     EXPECTED,
     FD,
     FEED_WORDS,
+    FRONTIER,
     INSTRUMENTS_TOLD,
     LEFT_OVER_BYTES,
+    LINE_A,
+    LINE_B,
+    LINE_REWIND,
     MIDNIGHT_NS,
+    MISSING_MAX,
     PUBLISH_LEVELS,
+    SLOT_BYTES,
+    SNAPSHOT,
+    SNAPSHOT_CONNECTING,
+    SNAPSHOT_FD,
+    SNAPSHOT_WANTED,
     SOURCE,
     SOURCE_FILE,
     SOURCE_UDP,
+    SPARE_BYTES,
+    STALE_AFTER_NS,
     SWEEP_NEXT,
     Feed,
+    Window,
 )
+from engine.feed.hot.window import empty_window
 from engine.feed.records import MARKET_RECORD, STATE_RECORD, TOP_RECORD, records
-from engine.feed.source import FILE_BUFFER_BYTES, ItchFile, PacketBuffers, open_socket
+from engine.feed.recovery import Address, Recovery, begin_connection
+from engine.feed.source import FILE_BUFFER_BYTES, ItchFile, Line, PacketBuffers, open_line, open_requests
 from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, LEVEL, QUOTE, STATUS, TRADE, pack_symbol, unpack_symbol
 from shm.ring import Ring
 from shm.table import Board, Table
 
 HOP_PACKET_TO_TICK = 0
+HOP_KERNEL_TO_PACKET = 8
 
 REASONS = {
     RECEIVE_FAILED: "receiving from the market data socket failed: is the network interface still up?",
@@ -52,12 +72,13 @@ def make_decoder(*, orders_max: int, levels_max: int, instruments_max: int, stat
     return decoder_on(make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, shared=shared), stats)
 
 
-def decoder_on(book: Book, stats: np.recarray) -> Decoder:
-    """A decoder that keeps `book`, which is empty, with states for as many instruments."""
+def decoder_on(book: Book, stats: np.recarray, tops: np.recarray | None = None) -> Decoder:
+    """A decoder that keeps `book`, which is empty, with states for as many instruments. What is counted by instrument goes to `tops`,
+    TOP_RECORD, made here where it is not given."""
     instruments_max = len(book.sides) // 2
     return Decoder(
         book=book,
-        tops=records(instruments_max, TOP_RECORD),
+        tops=records(instruments_max, TOP_RECORD) if tops is None else tops[:instruments_max],
         states=records(instruments_max, STATE_RECORD),
         market=records(1, MARKET_RECORD),
         stats=stats,
@@ -66,11 +87,20 @@ def decoder_on(book: Book, stats: np.recarray) -> Decoder:
     )
 
 
+def make_window(messages: int) -> Window:
+    """An empty window for `messages` messages, a power of two."""
+    window = Window(
+        held=np.zeros(messages * SLOT_BYTES, np.uint8), sequences=np.zeros(messages, np.int64), received=np.zeros(messages, np.int64)
+    )
+    empty_window(window)
+    return window
+
+
 class FeedStage:
     """One feed handler. `state` is what the kernel in `step_module` works on; `reasons` say why it stopped.
 
-    Books are kept of every instrument; ticks are published of those in `symbols` (None: of all). receive_buffer_bytes is what the
-    socket has once made, which may be less than was asked for.
+    Books are kept of every instrument; ticks are published of those in `symbols` (None: of all). `lines` are the sockets that it
+    opened, by number, with what the kernel granted each.
     """
 
     step_module = "engine.feed.hot.step"
@@ -82,11 +112,15 @@ class FeedStage:
         quotes: Board,
         instruments: Board,
         stats: Table,
+        lines: Table,
+        tops: Table,
         control: Table,
         hops: Table,
         source: str,
-        address: tuple[str, int] = ("127.0.0.1", 0),
+        address: Address = ("127.0.0.1", 0),
+        address_b: Address | None = None,
         interface: str = "127.0.0.1",
+        interface_b: str = "",
         path: str | Path = "",
         symbols: Sequence[str] | None = None,
         publish_levels: bool = False,
@@ -94,28 +128,56 @@ class FeedStage:
         levels_max: int = 1 << 18,
         instruments_max: int = INSTRUMENTS_MAX,
         receive_buffer_bytes: int = 16 << 20,
+        busy_poll_us: int = 0,
+        kernel_stamps: bool = False,
+        stale_after_ms: int = 0,
+        clock_drift_ms_max: int = 0,
+        check_books: bool = False,
+        recovery: Recovery | None = None,
         midnight_ns: int = 0,
         book: Book | None = None,
     ) -> None:
-        """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`) or 'file' (`path`, plain or gzip ITCH with 2-byte
-        lengths). midnight_ns, since the epoch, is the venue's midnight, from which its time stamps count. book, empty, is kept in place
-        of one of these sizes of the stage's own. ValueError and OSError name what cannot be used."""
+        """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`, and the same again at address_b on interface_b where
+        there is a second line) or 'file' (`path`, plain or gzip ITCH with 2-byte lengths).
+
+        lines (LINE_ROWS,) FEED_LINE and tops (instruments_max,) SYMBOL are the tables that are counted into. midnight_ns, since the
+        epoch, is the venue's midnight, from which its time stamps count. After stale_after_ms without a packet no book may be acted
+        on, nor while messages are clock_drift_ms_max older than the youngest was (0: these are not watched). check_books looks for
+        contradictions in every book that a packet touched, which takes longer than the packet. book, empty, is
+        kept in place of one of these sizes of the stage's own. ValueError and OSError name what cannot be used."""
         _check(source, ticks, quotes, instruments, len(book.sides) // 2 if book else instruments_max)
         self.reasons = dict(REASONS)
         self.words = np.zeros(FEED_WORDS, np.int64)
-        self.words[EXPECTED] = 1
+        self.words[EXPECTED] = self.words[FRONTIER] = 1
         self.words[MIDNIGHT_NS] = midnight_ns
         self.words[PUBLISH_LEVELS] = publish_levels
         self.words[SWEEP_NEXT] = INSTRUMENTS_TOLD
+        self.words[STALE_AFTER_NS] = stale_after_ms * 1_000_000
+        self.words[CHECK_BOOKS] = check_books
+        self.words[DRIFT_NS_MAX] = clock_drift_ms_max * 1_000_000
+        self.recovery = recovery or Recovery()
+        lines.records["next"] = 1
         self.wanted = np.array([pack_symbol(symbol) for symbol in symbols or []], np.int64)
-        self.receive_buffer_bytes = 0
-        self.packets = PacketBuffers()
-        self._open(source, address, interface, Path(path), receive_buffer_bytes)
+        self.lines: dict[int, Line] = {}
+        self.packets = PacketBuffers(LINES_MAX, SPARE_BYTES)
+        self.recovery.write(self.words, self.packets.buffer)
+        self.words[SNAPSHOT_FD] = -1
+        self._closers: list[Callable[[], None]] = []
+        try:
+            if source == "udp":
+                options = (receive_buffer_bytes, busy_poll_us, kernel_stamps)
+                self._open_lines(address, interface, address_b, interface_b or interface, options)
+            else:
+                self._open_file(Path(path))
+        except BaseException:
+            self._close_all()
+            raise
         if book is None:
             book = make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max)
-        decoder = decoder_on(book, stats.records)
+        decoder = decoder_on(book, stats.records, tops.records)
         buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
-        prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer])
+        window = make_window(self.recovery.window_messages)
+        prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer, window.held, window.received])
         decoder.tops["publish"] = symbols is None
         out = ticks.producer(QUOTE)
         self.roles = (out,)
@@ -129,33 +191,71 @@ class FeedStage:
             quotes=quotes.records,
             instruments=instruments.records,
             hop=hops.words()[HOP_PACKET_TO_TICK],
+            stamp_hop=hops.words()[HOP_KERNEL_TO_PACKET],
             control=control.words()[0],
             words=self.words,
             wanted=self.wanted,
             buffer=buffer,
-            headers=self.packets.headers,
-            notes=self.packets.notes,
+            sockets=self.packets.sockets,
+            lines=lines.records,
+            missing=np.zeros(LINES_MAX * MISSING_MAX * 2, np.int64),
+            window=window,
         )
 
-    def _open(self, source: str, address: tuple[str, int], interface: str, path: Path, receive_buffer_bytes: int) -> None:
-        if source == "udp":
-            self.socket, self.receive_buffer_bytes = open_socket(address, interface, receive_buffer_bytes)
-            self.words[SOURCE] = SOURCE_UDP
-            self.words[FD] = self.socket.fileno()
-            self._close = self.socket.close
-        else:
-            self.file = ItchFile(path, self.words, self._note_unzip_error)
-            self.words[SOURCE] = SOURCE_FILE
-            self.words[FD] = self.file.fd
-            self._close = self.file.close
+    def _open_lines(
+        self, address: Address, interface: str, address_b: Address | None, interface_b: str, options: tuple[int, int, bool]
+    ) -> None:
+        self.words[SOURCE] = SOURCE_UDP
+        self._attach(LINE_A, open_line(address, interface, *options))
+        if address_b is not None:
+            self._attach(LINE_B, open_line(address_b, interface_b, *options))
+        for number, server in enumerate(self.recovery.rewind):
+            self._attach(LINE_REWIND + number, open_requests(server))
+
+    def _attach(self, number: int, line: Line) -> None:
+        self._closers.append(line.close)
+        self.lines[number] = line
+        self.packets.attach(number, line.socket.fileno(), kernel_stamps=line.kernel_stamps)
+
+    def _open_file(self, path: Path) -> None:
+        self.file = ItchFile(path, self.words, self._note_unzip_error)
+        self._closers.append(self.file.close)
+        self.words[SOURCE] = SOURCE_FILE
+        self.words[FD] = self.file.fd
+
+    def attend(self) -> None:
+        """What the kernel cannot do itself, and asks for by a word: begin a connection to the snapshot server. It never waits; the process
+        calls it between two turns of its loop."""
+        if self.words[SNAPSHOT] == SNAPSHOT_WANTED and self.recovery.snapshot is not None:
+            self.words[SNAPSHOT_FD] = begin_connection(self.recovery.snapshot)
+            self.words[SNAPSHOT] = SNAPSHOT_CONNECTING
+
+    def _close_all(self) -> None:
+        while self._closers:
+            self._closers.pop()()
 
     def close(self) -> None:
-        """Close the socket or file, and give the ring back. The state must not be stepped after it."""
-        if self.words[FD] >= 0:
+        """Close the sockets or file, and give the ring back. The state must not be stepped after it."""
+        if self._closers:
             self.words[FD] = -1
-            self._close()
+            if self.words[SNAPSHOT_FD] >= 0:
+                os.close(int(self.words[SNAPSHOT_FD]))
+                self.words[SNAPSHOT_FD] = -1
+            for number in self.lines:
+                self.packets.detach(number)
+            self._close_all()
             for role in self.roles:
                 role.close()
+
+    @property
+    def receive_buffer_bytes(self) -> int:
+        """What line A's socket was granted; 0 without one."""
+        return self.lines[LINE_A].receive_buffer_bytes if LINE_A in self.lines else 0
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Sentences about what the kernel granted less of than was asked for, each with what cures it."""
+        return [sentence for line in self.lines.values() for sentence in line.shortfalls]
 
     @property
     def left_over_bytes(self) -> int:

@@ -91,6 +91,15 @@ struct tp_process {
     uint8_t loop_pad[32];
 };
 
+/* The feed handler. A message is one of the venue's numbers: published = messages + lost, once all is heard of.
+ *
+ * lost        numbers that were passed over without their message; of those, covered: a snapshot brought what they did to the books
+ * duplicates  messages that had been there before, from whatever line      foreign  packets of a session that is not ours
+ * gaps        holes in the numbers that all lines together left; a hole is waited for, asked for, and only then lost
+ * recovered   messages that a rewind server brought       waited  messages that came before those that precede them, and were kept
+ * window_drops  of those, what found no room until their turn came, and had to be asked for again
+ * wrong_books  books in which check_books found a contradiction       invalidated  times that a valid book became invalid
+ */
 struct tp_feed_stats {
     int64_t packets;
     int64_t bytes;
@@ -102,6 +111,7 @@ struct tp_feed_stats {
     int64_t malformed;
     int64_t unknown_types;
     int64_t session_changes;
+    int64_t foreign;
     int64_t socket_drops;
     int64_t ring_waits;
     int64_t instruments;
@@ -109,13 +119,91 @@ struct tp_feed_stats {
     int64_t levels;
     int64_t trades;
     int64_t statuses;
-    int64_t books_stale;
     int64_t orders_live;
     int64_t unknown_orders;
     int64_t duplicate_orders;
     int64_t capacity_drops;
     int64_t ends_of_session;
-    int64_t reserved;
+    int64_t requests;
+    int64_t request_failures;
+    int64_t recovered;
+    int64_t waited;
+    int64_t window_drops;
+    int64_t covered;
+    int64_t snapshots;
+    int64_t snapshot_failures;
+    int64_t snapshots_too_old;
+    int64_t snapshot_messages;
+    int64_t suspects;
+    int64_t refreshes;
+    int64_t wrong_books;
+    int64_t stales;
+    int64_t invalidated;
+    int64_t gapped_ns;
+    int64_t stale_ns;
+    int64_t reserved[8];
+};
+
+/* One record for each line that packets come on: A, B, up to four rewind servers, and last the snapshot's connection.
+ *
+ * messages = first + duplicates (but for what the window drops). repeated: of the duplicates, those that this line itself had brought
+ * before. lost: numbers below `next` that it never brought, so published on it = messages - repeated + lost.
+ * requests and failures: of rewind servers and of snapshots. troubles: errors that the network told.
+ */
+struct tp_feed_line {
+    int64_t packets;
+    int64_t bytes;
+    int64_t messages;
+    int64_t first;
+    int64_t duplicates;
+    int64_t repeated;
+    int64_t gaps;
+    int64_t lost;
+    int64_t heartbeats;
+    int64_t malformed;
+    int64_t foreign;
+    int64_t socket_drops;
+    int64_t next;
+    int64_t heard_tsc;
+    int64_t requests;
+    int64_t failures;
+};
+
+/* One record an instrument, the feed handler's own: the best bid and offer as last published, why its book may not be acted on, and
+ * what it did so far.
+ *
+ *  32 validity  TP_BOOK_* flags as last published    publish  1: somebody asked for it    known  1: it is in the directory
+ *     state     trading state as ASCII, 0 none seen  halts    a bit for each market that has halted it operationally
+ *     overflow  1: an order of it found no room      suspect  1: a message did not fit its book
+ *     refreshing  1: its book is being made anew     reloaded 1: it was, and its quote has not been published since
+ *  48 last_ns   time of its last message             56 messages
+ *  64 invalid_tsc  since when its book is invalid, where it is
+ */
+struct tp_symbol {
+    int64_t bid_px;
+    int64_t bid_sz;
+    int64_t ask_px;
+    int64_t ask_sz;
+    uint8_t validity;
+    uint8_t publish;
+    uint8_t known;
+    uint8_t state;
+    uint8_t halts;
+    uint8_t overflow;
+    uint8_t suspect;
+    uint8_t refreshing;
+    uint8_t reloaded;
+    uint8_t pad[7];
+    int64_t last_ns;
+    int64_t messages;
+    int64_t invalid_tsc;
+    int64_t invalid_ns;
+    int64_t invalidated;
+    int64_t quotes;
+    int64_t trades;
+    int64_t volume;
+    int64_t suspects;
+    int64_t refreshes;
 };
 
 struct tp_strategy_stats {

@@ -5,9 +5,11 @@ from typing import TypeVar
 import numpy as np
 
 import engine
+from engine.feed.hot.state import LINE_ROWS
 from engine.layout import (
     CONTROL,
     EXCHANGE_STATS,
+    FEED_LINE,
     FEED_STATS,
     GATEWAY_STATS,
     INSTRUMENT,
@@ -18,6 +20,7 @@ from engine.layout import (
     QUOTE,
     REPORTS,
     STRATEGY_STATS,
+    SYMBOL,
     TICKS,
     kinds_on,
 )
@@ -42,6 +45,7 @@ HOPS = (
     ("send", "the send system call"),
     ("exchange_to_report", "order sent to its first report received"),
     ("tick_to_order", "packet received to order sent: the whole path"),
+    ("kernel_to_packet", "packet taken by the kernel to packet received; with feed.kernel_stamps"),
 )
 
 
@@ -62,6 +66,8 @@ class Instance:
         self.control = self._table("control", CONTROL)
         self.processes = self._table("processes", PROCESS, PROCESSES_MAX)
         self.feed_stats = self._table("feed.stats", FEED_STATS)
+        self.feed_lines = self._table("feed.lines", FEED_LINE, LINE_ROWS)
+        self.symbols = self._table("symbols", SYMBOL, INSTRUMENTS_MAX)
         self.strategy_stats = self._table("strategy.stats", STRATEGY_STATS)
         self.gateway_stats = self._table("gateway.stats", GATEWAY_STATS)
         self.exchange_stats = self._table("exchange.stats", EXCHANGE_STATS)

@@ -24,7 +24,7 @@ from engine.runtime.cpus import latency_set
 from engine.runtime.hot import STAGE_REASONS, TIME_UP
 from engine.runtime.loop import loop_for
 from engine.runtime.placement import Place
-from engine.runtime.stages import Run, Stage, build
+from engine.runtime.stages import AttendedStage, Run, Stage, build
 from engine.strategy.errors import StrategyError
 from shm._shim import lib
 
@@ -82,7 +82,7 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         line["state"] = STATE_READY
         _wait_for_peers(run, leaving)
         line["state"] = STATE_LOOPING
-        reason = _loop(_beating(turn, stages), run.calibration, leaving, supervisor, line)
+        reason = _loop(_attended(_beating(turn, stages), stages), run.calibration, leaving, supervisor, line)
         line["reason"] = reason
     finally:
         _account(line)
@@ -219,6 +219,19 @@ def _beating(turn: Callable[[int], int], stages: Sequence[Stage]) -> Callable[[i
         return reason
 
     return beaten
+
+
+def _attended(turn: Callable[[int], int], stages: Sequence[Stage]) -> Callable[[int], int]:
+    """A turn after which stages do what only Python can; none of them waits for anything."""
+    attends = [stage.attend for stage in stages if isinstance(stage, AttendedStage)]
+
+    def attended(until_tsc: int) -> int:
+        reason = turn(until_tsc)
+        for attend in attends:
+            attend()
+        return reason
+
+    return attended if attends else turn
 
 
 def explain(reason: int, stages: Sequence[Stage]) -> str:

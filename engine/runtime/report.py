@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from engine.layout import unpack_symbol
+from engine.runtime import feed_report
 from engine.runtime.instance import HOPS, Instance
 from engine.runtime.placement import IDLE_NAMES, Place
 from shm.histogram import Distribution
@@ -150,6 +151,7 @@ def gather(
         "lost_by": {name: count for name, count in lost_by.items() if count},
         "messages": feed["messages"],
         "gaps": feed["gaps"],
+        "feed": feed_report.describe(instance, ns_per_tick),
         "malformed": feed["malformed"],
         "quotes": feed["quotes"],
         "trades": feed["trades"],

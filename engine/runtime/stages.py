@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from engine.book.hot.book import Book
 from engine.exchange.stage import ExchangeStage
+from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.stage import GatewayStage
 from engine.runtime.clock import Calibration
-from engine.runtime.config import Config, split_address
+from engine.runtime.config import Config, RecoveryConfig, split_address
 from engine.runtime.instance import Instance
 from engine.strategy.stage import StrategyStage
 from shm.roles import Role
@@ -27,6 +30,13 @@ class Stage(Protocol):
         """The ring ends that it holds: the process gives their signs of life."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AttendedStage(Protocol):
+    """A stage with something to do now and then that its kernel cannot: what it does must not wait."""
+
+    def attend(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,20 +61,37 @@ def build_feed(run: Run) -> Stage:
         quotes=shared.quotes,
         instruments=shared.instruments,
         stats=shared.feed_stats,
+        lines=shared.feed_lines,
+        tops=shared.symbols,
         control=shared.control,
         hops=shared.hops,
         source=config.source,
         address=split_address(config.address),
+        address_b=split_address(config.address_b) if config.address_b else None,
         interface=config.interface,
+        interface_b=config.interface_b,
         path=config.path,
         symbols=config.symbols or None,
         publish_levels=config.publish_levels,
         receive_buffer_bytes=config.receive_buffer_bytes,
+        busy_poll_us=config.busy_poll_us,
+        kernel_stamps=config.kernel_stamps,
+        stale_after_ms=config.stale_after_ms,
+        clock_drift_ms_max=config.clock_drift_ms_max,
+        check_books=config.check_books,
+        recovery=_recovery(config.recovery),
         orders_max=config.orders_max,
         levels_max=config.levels_max,
         midnight_ns=run.midnight_ns,
         book=run.book,
     )
+
+
+def _recovery(config: RecoveryConfig) -> Recovery:
+    values = msgspec.structs.asdict(config)
+    values["rewind"] = [split_address(address) for address in config.rewind]
+    values["snapshot"] = split_address(config.snapshot) if config.snapshot else None
+    return Recovery(**values)
 
 
 def build_strategy(run: Run) -> Stage:

@@ -9,14 +9,16 @@ from numba import njit
 from engine.book.hot.book import best_level, level_at, tell_flags
 from engine.feed.hot.decoder import LOCATE, OFFSET_MASK, TIMESTAMP
 from engine.feed.hot.orders import EXECUTED_PRICE, OVERFLOWED
-from engine.feed.hot.state import CLOSED, EXPECTED, MIDNIGHT_NS, PUBLISH_LEVELS, STALE
+from engine.feed.hot.state import CLOSED, EXPECTED, GAPPED, HIGHEST, MIDNIGHT_NS, PUBLISH_LEVELS, STALE
 from engine.feed.itch import CROSS_TRADE, ORDER_EXECUTED_PRICE, PX_DECIMALS, TRADE
 from engine.layout import (
     BOOK_CLOSED,
     BOOK_CROSSED,
+    BOOK_GAPPED,
     BOOK_HALTED,
     BOOK_OVERFLOW,
     BOOK_STALE,
+    BOOK_SUSPECT,
     BOOK_VALID,
     BUY,
     MSG_INSTRUMENT,
@@ -27,9 +29,10 @@ from engine.layout import (
 )
 from engine.messages.hot.stamp import age_at, now_tsc
 from engine.wire.hot.bytes import get_u16, get_u32, get_u48, get_u64
+from shm.atomics import wrap_add
 from shm.hot import board_close, board_open, claim, commit, record
 
-# The most that one message publishes: a trade, two levels, a quote.
+# The most that one message publishes: a trade, two levels, a quote; or a trade, a level, a quote, and that its book is suspect.
 RECORDS_PER_MESSAGE = 4
 
 EXECUTED_MATCH = ORDER_EXECUTED_PRICE["match"]
@@ -67,6 +70,8 @@ def book_flags(top, words):
     flags = 0
     if words[STALE]:
         flags |= BOOK_STALE
+    if words[GAPPED]:
+        flags |= BOOK_GAPPED
     if words[CLOSED]:
         flags |= BOOK_CLOSED
     if top.halts != 0 or (top.state != 0 and top.state != TRADING):
@@ -75,7 +80,36 @@ def book_flags(top, words):
         flags |= BOOK_CROSSED
     if top.overflow:
         flags |= BOOK_OVERFLOW
+    if top.suspect:
+        flags |= BOOK_SUSPECT
     return flags if flags else BOOK_VALID
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def settle_validity(feed, clock, instrument, tsc):
+    top = feed.decoder.tops[instrument]
+    flags = book_flags(top, feed.words)
+    if flags != top.validity:
+        change_validity(feed, clock, instrument, flags, tsc)
+
+
+@njit(cache=True, _nrt=False)
+def change_validity(feed, clock, instrument, flags, tsc):
+    """Take over another validity, and account for the time without one. Instrument 0 is the market, which has no book."""
+    top = feed.decoder.tops[instrument]
+    before = top.validity
+    top.validity = flags
+    tell_flags(feed.decoder.book, instrument, flags)
+    if before == 0:
+        feed.words[HIGHEST] = max(feed.words[HIGHEST], instrument)
+    if flags == BOOK_VALID:
+        if before != 0:
+            top.invalid_ns += int((tsc - top.invalid_tsc) * clock.ns_per_tick[0])
+    elif before in (0, BOOK_VALID):
+        top.invalid_tsc = tsc
+        if before == BOOK_VALID and instrument != 0:
+            top.invalidated += 1
+            feed.decoder.stats[0].invalidated += 1
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -91,9 +125,8 @@ def fill_quote(line, top, instrument, origin, tsc, ts_ns):
 def publish_quote(feed, clock, instrument, origin, ts_ns):
     """The best bid and offer as feed.decoder.tops has them."""
     top = feed.decoder.tops[instrument]
-    top.validity = book_flags(top, feed.words)
-    tell_flags(feed.decoder.book, instrument, top.validity)
     tsc = now_tsc(clock)
+    settle_validity(feed, clock, instrument, tsc)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)
     board_close(feed.quotes, instrument, version)
@@ -101,6 +134,7 @@ def publish_quote(feed, clock, instrument, origin, ts_ns):
     fill_quote(feed.ticks.slots[index], top, instrument, origin, tsc, ts_ns)
     commit(feed.ticks, index)
     record(feed.hop, tsc - origin)
+    top.quotes += 1
     feed.decoder.stats[0].quotes += 1
 
 
@@ -134,6 +168,9 @@ def publish_trade(feed, clock, instrument, px, qty, match, side, printable, cros
     slot.printable = printable
     slot.cross = cross
     commit(feed.ticks, index)
+    top = feed.decoder.tops[instrument]
+    top.trades += 1
+    top.volume = wrap_add(top.volume, qty)
     feed.decoder.stats[0].trades += 1
 
 
@@ -141,9 +178,8 @@ def publish_trade(feed, clock, instrument, px, qty, match, side, printable, cros
 def publish_status(feed, clock, instrument, origin, ts_ns):
     """What the book's validity is now, on the ring and in its line of the quotes board."""
     top = feed.decoder.tops[instrument]
-    top.validity = book_flags(top, feed.words)
-    tell_flags(feed.decoder.book, instrument, top.validity)
     tsc = now_tsc(clock)
+    settle_validity(feed, clock, instrument, tsc)
     version = board_open(feed.quotes, instrument)
     fill_quote(feed.quotes[instrument], top, instrument, origin, tsc, ts_ns)
     board_close(feed.quotes, instrument, version)
@@ -184,10 +220,12 @@ def publish_change(feed, clock, buffer, at, code, change, origin):
     """What an order message did, as apply_order told it: a trade, the levels, the quote if the best bid or offer is another now."""
     did, instrument, side, px, new_px, traded = change
     top = feed.decoder.tops[instrument]
-    if not top.publish:
-        return
     at = at & OFFSET_MASK
     ts_ns = feed.words[MIDNIGHT_NS] + get_u48(buffer, at + TIMESTAMP)
+    top.messages += 1
+    top.last_ns = ts_ns
+    if not top.publish:
+        return
     if traded:
         match = get_u64(buffer, at + EXECUTED_MATCH)
         trade_px = px

@@ -1,39 +1,41 @@
-"""Where messages come from: packets of a UDP socket, or the bytes of a file or pipe."""
+"""Where messages come from: packets of UDP sockets, or the bytes of a file or pipe."""
 
 from numba import njit
 
 from engine.feed.hot.decoder import OFFSET_MASK
 from engine.feed.hot.mold import end_session, open_packet
+from engine.feed.hot.receive import packet_at, packet_drops, packet_noted, packet_size, packet_waited_ns, receive
 from engine.feed.hot.state import (
-    CONTROL_WORDS,
+    ASKED,
+    BLOCKED,
     END_AT,
     ENDED,
+    EXPECTED,
     FD,
     FILE_READ,
-    HEADER_CONTROL_BYTES,
-    HEADER_RECEIVED,
-    HEADER_WORDS,
+    FRONTIER,
+    HEARD_TSC,
     LEFT,
     LEFT_OVER_BYTES,
+    LINE_A,
+    LINE_B,
+    LINE_REWIND,
     NEXT_AT,
     ORIGIN_TSC,
-    PACKET,
-    PACKET_BYTES,
-    PACKETS,
-    PACKETS_MAX,
+    POLLED,
+    SERVER,
+    SILENT,
     UNZIP_FAILED,
 )
-from engine.messages.hot.stamp import now_tsc
-from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, read_bytes, recv_packets
+from engine.feed.hot.watchdog import end_silence
+from engine.feed.hot.window import stage_held
+from engine.messages.hot.stamp import ticks_of_ns
+from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, read_bytes
+from shm.hot import record
 
-# Reasons to leave the loop.
-RECEIVE_FAILED = -2
+# Reasons to leave the loop, beside RECEIVE_FAILED of receive.py.
 READ_FAILED = -3
 UNZIPPING_FAILED = -4
-
-# What a control message has to begin with to hold the socket's count of dropped packets: SOL_SOCKET (1) and SO_RXQ_OVFL (40).
-OVERFLOW_NOTE = 1 | (40 << 32)
-NOTE_BYTES = CONTROL_WORDS * 8
 
 # A file is taken in turns of so many messages, so that the loop looks at its stop word now and then.
 FILE_MESSAGES = 128
@@ -41,33 +43,75 @@ FILE_MESSAGES = 128
 REFILL_BYTES = 1 << 16
 
 
-@njit(cache=True, _nrt=False)
-def next_packet(words, control, stats, buffer, headers, notes, clock):
-    """Open the next packet, receiving when none is left. 1: one was there; 0: none; below 0: a reason to leave the loop."""
-    if words[PACKET] == words[PACKETS]:
-        got = receive(words, headers, clock)
+@njit(cache=True, forceinline=True, _nrt=False)
+def next_packet(feed, clock):
+    """Open the next packet, receiving when none is left. 1: one was there; 0: none; below 0: a reason to leave the loop.
+
+    What waited in the window and is next goes before anything new.
+    """
+    words = feed.words
+    if words[FRONTIER] != words[EXPECTED] and not words[BLOCKED] and stage_held(feed):
+        return 1
+    sockets = feed.sockets
+    line = words[POLLED]
+    if sockets.taken[line] == sockets.filled[line]:
+        got = receive_any(feed, clock)
         if got <= 0:
             return got
-    packet = words[PACKET]
-    words[PACKET] = packet + 1
-    header = packet * HEADER_WORDS
-    if headers[header + HEADER_CONTROL_BYTES] != 0 and notes[packet * CONTROL_WORDS + 1] == OVERFLOW_NOTE:
-        stats[0].socket_drops = notes[packet * CONTROL_WORDS + 2] & 0xFFFFFFFF
-    headers[header + HEADER_CONTROL_BYTES] = NOTE_BYTES
-    open_packet(words, control, stats, buffer, packet * PACKET_BYTES, headers[header + HEADER_RECEIVED] & 0xFFFFFFFF)
+        line = words[POLLED]
+    packet = sockets.taken[line]
+    sockets.taken[line] = packet + 1
+    words[ORIGIN_TSC] = sockets.received_tsc[line]
+    if packet_noted(sockets, line, packet):
+        read_notes(feed, line, packet, clock)
+    open_packet(feed, line, packet_at(line, packet), packet_size(sockets, line, packet))
     return 1
 
 
 @njit(cache=True, _nrt=False)
-def receive(words, headers, clock):
-    """Fill the packet buffers. The origin of all that they cause is the moment the call returned."""
-    got = recv_packets(words[FD], headers, PACKETS_MAX)
-    words[ORIGIN_TSC] = now_tsc(clock)
-    if got <= 0:
-        return 0 if got in (AGAIN, INTERRUPTED, 0) else RECEIVE_FAILED
-    words[PACKET] = 0
-    words[PACKETS] = got
-    return got
+def receive_any(feed, clock):
+    """Receive from the lines in turn, beginning with the one after the last that brought something; from a rewind server only while it
+    has been asked. POLLED is the line that did. The origin of all that its packets cause is the moment the call returned."""
+    words = feed.words
+    line = words[POLLED]
+    for _ in range(LINE_REWIND + 1):
+        if line == LINE_A:
+            line = LINE_B
+        elif line == LINE_B and words[ASKED]:
+            line = words[SERVER]
+        else:
+            line = LINE_A
+        got = receive(feed.sockets, line, clock)
+        if got != 0:
+            words[POLLED] = line
+            if got > 0:
+                note_life(feed, line)
+            return got
+    return 0
+
+
+@njit(cache=True, _nrt=False)
+def note_life(feed, line):
+    received = feed.sockets.received_tsc[line]
+    feed.lines[line].heard_tsc = received
+    if line < LINE_REWIND:
+        feed.words[HEARD_TSC] = received
+        if feed.words[SILENT]:
+            end_silence(feed.words, feed.decoder.stats)
+
+
+@njit(cache=True, _nrt=False)
+def read_notes(feed, line, packet, clock):
+    """Take over what the kernel noted: how many packets the socket dropped, modulo 2^32, and how long this one waited in it."""
+    waited_ns = packet_waited_ns(feed.sockets, line, packet)
+    if waited_ns >= 0:
+        record(feed.stamp_hop, ticks_of_ns(clock, waited_ns))
+    told = packet_drops(feed.sockets, line, packet)
+    if told >= 0:
+        row = feed.lines[line]
+        more = (told - row.socket_drops) & 0xFFFFFFFF
+        row.socket_drops += more
+        feed.decoder.stats[0].socket_drops += more
 
 
 @njit(cache=True, _nrt=False)

@@ -7,21 +7,17 @@ Before a message is applied there is room in the ring for all that it can publis
 begins at that message: nothing is dropped, and the socket's own buffer is what gives.
 """
 
-import numpy as np
 from numba import njit
 
 from engine.book.hot.book import ORDERS_LIVE
-from engine.feed.hot.admin import EVENT, LISTED, STATE_CHANGED, apply_admin
+from engine.feed.hot.apply import apply_message
+from engine.feed.hot.check import check_touched
 from engine.feed.hot.decoder import (
     AT,
-    CODE,
     EMPTY_FRAME,
     LENGTH,
-    LOCATE,
     LOOK_AHEAD,
-    OFFSET_MASK,
     ROW_WORDS,
-    TIMESTAMP,
     WINDOW_ROWS,
     fetch_handle,
     fetch_neighbours,
@@ -29,33 +25,38 @@ from engine.feed.hot.decoder import (
     read_frame,
 )
 from engine.feed.hot.mold import end_session
-from engine.feed.hot.orders import NOTHING, apply_order
-from engine.feed.hot.publish import RECORDS_PER_MESSAGE, publish_change, publish_instrument, publish_print, publish_status
+from engine.feed.hot.publish import (
+    RECORDS_PER_MESSAGE,
+    publish_quote,
+    publish_status,
+)
+from engine.feed.hot.recovery import recover
 from engine.feed.hot.source import end_file, next_packet, next_piece
 from engine.feed.hot.state import (
-    CLOSED,
+    CHECK_BOOKS,
+    DRIFT_NS_MAX,
     END_AT,
     EXPECTED,
     FEED_SEQUENCE,
     FILE_READ,
-    FIRST_INSTRUMENT,
+    FRONTIER,
     HIGHEST,
     INSTRUMENTS_TOLD,
     LEFT,
-    MIDNIGHT_NS,
+    LINE,
+    LINE_NONE,
     NEXT_AT,
     ORIGIN_TSC,
     SOURCE,
     SOURCE_FILE,
     SOURCE_UDP,
-    STALE,
     SWEEP_NEXT,
+    TROUBLE,
 )
-from engine.feed.itch import ABOUT_ORDER, CROSS_TRADE, LENGTHS, TRADE
+from engine.feed.hot.watchdog import watch, watch_age
 from engine.feed.moldudp64 import LENGTH_BYTES
 from engine.messages.hot.stamp import now_tsc, wall_ns
-from engine.wire.hot.bytes import get_u16, get_u48
-from shm.atomics import store_release
+from shm.atomics import store_release, wrap_add, wrap_sub
 from shm.hot import has_room
 
 # Packets, or pieces of a file, in one turn.
@@ -63,11 +64,6 @@ PACKETS_PER_STEP = 8
 # Instruments told of a new reason in one turn, and looked at for it.
 TOLD_PER_STEP = 64
 SWEPT_PER_STEP = 4096
-
-PRINT = TRADE.code
-CROSS = CROSS_TRADE.code
-EVENTS_CLOSING = (ord("M"), ord("E"), ord("C"))
-EVENTS_OPENING = (ord("O"), ord("S"), ord("Q"))
 
 # What walking a packet's messages came to.
 FULL = 0
@@ -82,18 +78,32 @@ def step(feed, clock):
     done = 0
     if words[SWEEP_NEXT] != INSTRUMENTS_TOLD:
         done += sweep(feed, clock)
+    if words[TROUBLE] and words[LEFT] == 0:
+        done += recover(feed, clock)
     for _ in range(PACKETS_PER_STEP):
         if words[LEFT] == 0:
             if words[SOURCE] == SOURCE_UDP:
-                got = next_packet(words, feed.control, stats, feed.buffer, feed.headers, feed.notes, clock)
+                got = next_packet(feed, clock)
             else:
                 got = next_piece(words, feed.control, stats, feed.buffer)
             if got <= 0:
+                if done == 0 and got == 0 and words[SOURCE] == SOURCE_UDP:
+                    watch(feed, clock)
                 return got if got < 0 else done
             done += 1
-        before = words[EXPECTED]
+            if words[LEFT] == 0:
+                continue
+            if words[DRIFT_NS_MAX] != 0:
+                watch_age(feed, clock)
+        left = words[LEFT]
+        begin = words[NEXT_AT]
+        expected = words[EXPECTED]
         walked = walk(feed, clock)
-        done += words[EXPECTED] - before
+        if words[CHECK_BOOKS]:
+            check_touched(feed, clock, begin, wrap_sub(words[EXPECTED], expected))
+        done += left - words[LEFT]
+        if wrap_sub(words[EXPECTED], words[FRONTIER]) > 0:
+            words[FRONTIER] = words[EXPECTED]
         if walked == FULL:
             stats[0].ring_waits += 1
             return done
@@ -157,91 +167,31 @@ def walk(feed, clock):
                     end_session(words, feed.control, decoder.stats)
                     return WALKED
             apply_message(feed, clock, row, origin)
-            words[EXPECTED] += 1
+            words[EXPECTED] = wrap_add(words[EXPECTED], 1)
         turn += 1
     words[NEXT_AT] = at
     words[LEFT] = 0
-    return finish(feed.words, feed.control, decoder.stats, read == left)
+    return finish(feed, left - read)
 
 
 @njit(cache=True, _nrt=False)
-def finish(words, control, stats, whole):
-    """A packet must end with its last message. A file that ends inside one is at its end; otherwise there is more to read."""
-    if words[SOURCE] == SOURCE_UDP:
-        if not whole or words[NEXT_AT] != words[END_AT]:
-            stats[0].malformed += 1
-    elif not whole and words[FILE_READ]:
-        ended = end_file(words, control, stats)
-        return ended if ended < 0 else WALKED
+def finish(feed, unread):
+    """A packet must end with its last message; what it did not hold its line did not bring. A file that ends inside a message is at its
+    end; otherwise there is more to read."""
+    words = feed.words
+    stats = feed.decoder.stats
+    if words[SOURCE] == SOURCE_FILE:
+        if unread and words[FILE_READ]:
+            ended = end_file(words, feed.control, stats)
+            return ended if ended < 0 else WALKED
+    elif (unread or words[NEXT_AT] != words[END_AT]) and words[LINE] != LINE_NONE:
+        row = feed.lines[words[LINE]]
+        row.messages -= unread
+        row.first -= unread
+        row.next = wrap_sub(row.next, unread)
+        row.malformed += 1
+        stats[0].malformed += 1
     return WALKED
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
-def apply_message(feed, clock, row, origin):
-    """Apply and publish the message in a row of the window."""
-    decoder = feed.decoder
-    at = decoder.window[row + AT]
-    code = decoder.window[row + CODE]
-    stats = decoder.stats[0]
-    decoder.counts[code] += 1
-    stats.messages += 1
-    if LENGTHS[code] != decoder.window[row + LENGTH]:
-        if LENGTHS[code] == 0:
-            stats.unknown_types += 1
-        else:
-            stats.malformed += 1
-    elif ABOUT_ORDER[code]:
-        change = apply_order(decoder, feed.buffer, at, code)
-        if change[0] != NOTHING:
-            publish_change(feed, clock, feed.buffer, at, code, change, origin)
-    elif code in (PRINT, CROSS):
-        publish_print(feed, clock, feed.buffer, at, code, origin)
-    else:
-        apply_rest(feed, clock, at, code, origin)
-
-
-@njit(cache=True, _nrt=False)
-def apply_rest(feed, clock, at, code, origin):
-    """A message that is neither about an order nor a trade."""
-    decoder = feed.decoder
-    said = apply_admin(decoder.tops, decoder.states, decoder.market, decoder.stats, feed.buffer, at, code)
-    at = at & OFFSET_MASK
-    instrument = get_u16(feed.buffer, at + LOCATE)
-    ts_ns = feed.words[MIDNIGHT_NS] + get_u48(feed.buffer, at + TIMESTAMP)
-    if said == LISTED:
-        top = decoder.tops[instrument]
-        if is_wanted(feed.wanted, np.int64(decoder.states[instrument].symbol)):
-            top.publish = 1
-        if top.publish:
-            feed.words[HIGHEST] = max(feed.words[HIGHEST], instrument)
-            publish_instrument(feed, clock, instrument, origin, ts_ns)
-    elif said == STATE_CHANGED:
-        if decoder.tops[instrument].publish:
-            publish_status(feed, clock, instrument, origin, ts_ns)
-    elif said == EVENT:
-        note_event(feed.words, np.int64(decoder.market[0].event))
-        # The market's own events go out once, as of instrument 0, which no stock has.
-        publish_status(feed, clock, 0, origin, ts_ns)
-
-
-@njit(cache=True, _nrt=False)
-def is_wanted(wanted, symbol):
-    for packed in wanted:  # noqa: SIM110 - any() of a generator is not for kernels
-        if packed == symbol:
-            return True
-    return False
-
-
-@njit(cache=True, _nrt=False)
-def note_event(words, event):
-    """Outside market hours no book may be acted on; a day that begins before they do is open until it says otherwise."""
-    closed = words[CLOSED]
-    if event in EVENTS_CLOSING:
-        words[CLOSED] = 1
-    elif event in EVENTS_OPENING:
-        words[CLOSED] = 0
-    if words[CLOSED] != closed:
-        words[SWEEP_NEXT] = FIRST_INSTRUMENT
 
 
 @njit(cache=True, _nrt=False)
@@ -258,15 +208,14 @@ def sweep(feed, clock):
         if told == TOLD_PER_STEP:
             return told
         top = feed.decoder.tops[instrument]
-        if top.known or top.validity != 0:
-            if top.publish:
-                if not has_room(feed.ticks, 1):
-                    feed.decoder.stats[0].ring_waits += 1
-                    return told
-                publish_status(feed, clock, instrument, tsc, wall_ns(clock, tsc))
-                told += 1
-            if words[STALE] and top.stale == 0:
-                top.stale = 1
-                feed.decoder.stats[0].books_stale += 1
+        if (top.known or top.validity != 0) and top.publish:
+            if not has_room(feed.ticks, 2):
+                feed.decoder.stats[0].ring_waits += 1
+                return told
+            if top.reloaded:
+                top.reloaded = 0
+                publish_quote(feed, clock, instrument, tsc, wall_ns(clock, tsc))
+            publish_status(feed, clock, instrument, tsc, wall_ns(clock, tsc))
+            told += 1
         words[SWEEP_NEXT] = instrument + 1
     return told
