@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 
-LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h
+LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test lint format perf bench-ring bench-book warm proof soak clean tools-present

@@ -22,6 +22,8 @@ STRATEGY_STATS = record_dtype(ffi, "tp_strategy_stats")
 GATEWAY_STATS = record_dtype(ffi, "tp_gateway_stats")
 EXCHANGE_STATS = record_dtype(ffi, "tp_exchange_stats")
 POSITION = record_dtype(ffi, "tp_position")
+RISK_RULES = record_dtype(ffi, "tp_risk_rules")
+RISK_FACTS = record_dtype(ffi, "tp_risk_facts")
 
 MSG_INSTRUMENT: int = lib.TP_MSG_INSTRUMENT
 MSG_QUOTE: int = lib.TP_MSG_QUOTE
@@ -71,6 +73,12 @@ PHASE_STARTING: int = lib.TP_PHASE_STARTING
 PHASE_TRADING: int = lib.TP_PHASE_TRADING
 PHASE_DRAINING: int = lib.TP_PHASE_DRAINING
 PHASE_STOPPED: int = lib.TP_PHASE_STOPPED
+
+RISK_ACTIVE: int = lib.TP_RISK_ACTIVE
+RISK_REDUCING: int = lib.TP_RISK_REDUCING
+RISK_HALTED: int = lib.TP_RISK_HALTED
+STRATEGIES_MAX: int = lib.TP_STRATEGIES_MAX
+RESTRICTED_MAX: int = lib.TP_RESTRICTED_MAX
 
 STATE_NEW: int = lib.TP_STATE_NEW
 STATE_COMPILING: int = lib.TP_STATE_COMPILING

@@ -5,13 +5,14 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-HEADERS = ("messages/messages.h", "runtime/control.h")
+HEADERS = ("messages/messages.h", "runtime/control.h", "risk/risk.h")
 
 ASSERTS = """
 #include <stddef.h>
 #include <stdint.h>
 #include "messages/messages.h"
 #include "runtime/control.h"
+#include "risk/risk.h"
 
 #define ONE_LINE(record) \\
     _Static_assert(sizeof(struct record) == 64, #record " is one cache line"); \\
@@ -34,6 +35,8 @@ WHOLE_LINES(tp_strategy_stats);
 WHOLE_LINES(tp_gateway_stats);
 WHOLE_LINES(tp_exchange_stats);
 WHOLE_LINES(tp_position);
+WHOLE_LINES(tp_risk_rules);
+WHOLE_LINES(tp_risk_facts);
 """
 
 ffi = FFI()

@@ -38,11 +38,15 @@ from engine.layout import (
     QUOTE,
     REPORT,
     REPORTS,
+    RISK_FACTS,
+    RISK_RULES,
     TIF_DAY,
     pack_symbol,
 )
 from engine.messages.hot.stamp import NOW
 from engine.risk.limits import Limits
+from engine.risk.rules import Rules
+from engine.risk.rules import write as write_rules
 from engine.runtime.clock import simulated_clock
 from engine.wire import soupbintcp
 from shm.hot import EMPTY, advance, claim, commit, poll, release
@@ -59,13 +63,38 @@ MIDNIGHT_NS = 1_700_000_000 * 10**9
 START_TSC = 10**12
 SECOND = 10**9
 LIMITS: dict[str, Any] = {
+    "order_qty_min": "off",
     "order_qty_max": 100_000,
+    "order_qty_step": "off",
+    "order_px_step": "off",
+    "order_notional_min": "off",
     "order_notional_max": 1e9,
+    "notional_window_max": "off",
+    "notional_window_ms": 1_000.0,
+    "notional_session_max": "off",
     "collar_bps": 500.0,
+    "collar_window_bps": "off",
+    "collar_window_ms": 1_000.0,
+    "reference_age_max_ms": 86_400_000.0,
     "position_max": 10**9,
+    "gross_position_max": "off",
+    "gross_exposure_max": "off",
+    "net_exposure_max": "off",
+    "credit_max": "off",
+    "margin_pct": 100,
+    "daily_loss_max": "off",
+    "drawdown_max": "off",
+    "losses_in_a_row_max": "off",
+    "self_trade": "off",
+    "duplicates_max": "off",
+    "duplicates_window_ms": 1_000.0,
     "message_rate_per_s": 1_000_000,
     "message_burst": 1_000_000,
-    "reference_age_max_ms": 86_400_000.0,
+    "order_to_trade_max": "off",
+    "order_to_trade_free": 1_000_000,
+    "strategy_orders_max": "off",
+    "strategy_window_ms": 1_000.0,
+    "restricted": (),
 }
 KINDS = {
     MSG_ACCEPTED: "accepted",
@@ -171,12 +200,17 @@ class House:
         self.stats_table = self._keep(Table.create(f"{prefix}.stats", GATEWAY_STATS))
         self.control_table = self._keep(Table.create(f"{prefix}.control", CONTROL))
         self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, 8))
+        self.rules = self._keep(Board.create(f"{prefix}.rules", RISK_RULES, 1))
+        self.facts_table = self._keep(Table.create(f"{prefix}.facts", RISK_FACTS))
+        self.facts = self.facts_table.records[0]
         self.control = self.control_table.records[0]
         self.stats = self.stats_table.records[0]
         self.clock = simulated_clock(START_TSC, base_ns=MIDNIGHT_NS)
         self.venue = Venue()
         self.prepare_boards()
-        self.stage = self.gateway(limits=Limits(**LIMITS | (limits or {})), **options)
+        self.limits = Limits(**LIMITS | (limits or {}))
+        write_rules(self.rules, Rules(self.limits, symbols=2))
+        self.stage = self.gateway(limits=self.limits, **options)
         self.venue.accept()
         self.into = self.orders.producer(ORDER).end
         self.out = self.reports.consumer("strategy", REPORT).end
@@ -194,7 +228,7 @@ class House:
         }  # fmt: skip
         return GatewayStage(
             orders=self.orders, reports=self.reports, quotes=self.quotes, instruments=self.instruments, positions=self.positions,
-            stats=self.stats_table, control=self.control_table, hops=self.hops, **usual | options,
+            stats=self.stats_table, control=self.control_table, hops=self.hops, rules=self.rules, facts=self.facts_table, **usual | options,
         )  # fmt: skip
 
     def _keep(self, made: Any) -> Any:
@@ -204,6 +238,8 @@ class House:
     def prepare_boards(self) -> None:
         for line, symbol in ((AAPL, "AAPL"), (MSFT, "MSFT")):
             self.instruments.records[line].symbol = pack_symbol(symbol)
+            self.instruments.records[line].tick_px = 100
+            self.instruments.records[line].lot_qty = 100
             quote = self.quotes.records[line]
             quote.flags, quote.bid_px, quote.bid_sz, quote.ask_px, quote.ask_sz = BOOK_VALID, PX - 100, 100, PX + 100, 100
             quote.origin_tsc = START_TSC

@@ -29,7 +29,7 @@ from engine.layout import (
     TIF_IOC,
 )
 from engine.messages.hot.stamp import NOW
-from engine.risk import hot as risk
+from engine.risk.hot import reasons as risk
 from engine.wire import soupbintcp
 from shm.histogram import Distribution
 from tests.gateway_house import (

@@ -27,7 +27,7 @@ from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
 from engine.gateway.stage import packet
 from engine.layout import REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW
-from engine.risk import hot as risk
+from engine.risk.hot import reasons as risk
 from engine.wire import soupbintcp
 from tests.gateway_house import PATIENCE_S, SECOND, START_TSC, House, brief, build_house, build_houses, login_accepted, sequenced
 

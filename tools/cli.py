@@ -3,44 +3,14 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-EXIT_NO, EXIT_MISUSE, EXIT_FAILED = 1, 2, 3
-
-
-def explained(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's mistake is a sentence and exit code 2, a failing system one and 3; a traceback is a bug of ours."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from engine.runtime.clock import ClockError
-        from engine.runtime.latch import Killed
-        from engine.strategy.errors import StrategyError
-        from shm.segment import SegmentError
-
-        try:
-            return command(*args, **kwargs)
-        except (SegmentError, ClockError) as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_FAILED)
-        except Killed as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_NO)
-        except OSError as error:
-            click.echo(
-                f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error.strerror or error}", err=True
-            )
-            sys.exit(EXIT_MISUSE)
-        except (StrategyError, ValueError) as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_MISUSE)
-
-    return wrapped
+from tools.explained import EXIT_FAILED, EXIT_NO, explained, print_json
+from tools.risk_cli import risk
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -167,7 +137,7 @@ def rings(instance: str | None, long: bool, hung_after: float, as_json: bool) ->
 
     found = listing.survey(instance, hung_after_ms=hung_after, placement=long or as_json)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         lines = listing.table_of(found) + ["", *map(str, found.rings)] * long
         click.echo("\n".join(lines) or f"{instance or 'this box'}: no rings, boards or tables")
@@ -218,19 +188,13 @@ def clean(instance: str | None, dry_run: bool, as_json: bool) -> None:
 
     cleaned = remove(instance, dry_run=dry_run)
     if as_json:
-        _print_json(cleaned.to_dict())
+        print_json(cleaned.to_dict())
     else:
         lines = [f"{'would remove' if dry_run else 'removed'} {name}" for name in cleaned.removed]
         lines += [f"kept {kept.name}: {kept.reason}" for kept in cleaned.kept]
         click.echo("\n".join(lines) or f"{instance or 'this box'}: nothing was left behind")
     if instance and cleaned.kept:
         sys.exit(EXIT_FAILED if any(kept.alive for kept in cleaned.kept) else EXIT_NO)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
 @main.group()
@@ -259,7 +223,7 @@ def show_capture(file: Path, messages: int | None, as_json: bool) -> None:
         return
     found = captures.survey(file)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         click.echo("\n".join(captures.lines_of(found)))
     sys.exit(EXIT_NO if found.capture.torn or not found.capture.datagrams else 0)
@@ -286,7 +250,7 @@ def send_capture(file: Path, to: str, to_b: str, line_a: str, line_b: str, speed
     routed = sender.routes(file, to, to_b, line_a, line_b)
     notes = list(sender.send(file, routed, speed=speed, interface=interface, ttl=ttl, sent=sent))
     if as_json:
-        _print_json(sent.to_dict() | {"notes": notes})
+        print_json(sent.to_dict() | {"notes": notes})
     else:
         click.echo("\n".join([str(sent), *notes]))
 
@@ -319,7 +283,7 @@ def record_capture(
             click.echo(f"recording {' and '.join(where for where, _ in lines)} to {file}; Ctrl-C ends it", err=True)
         recorded = recorder.record(seconds=seconds, packets=packets)
     if as_json:
-        _print_json(recorded.to_dict())
+        print_json(recorded.to_dict())
     else:
         click.echo(str(recorded))
     sys.exit(EXIT_NO if recorded.lost else 0)
@@ -416,6 +380,8 @@ def doctor(config_path: Path | None, profile: Path | None, root: Path | None, js
         show.console_for().print(doctor_show.report(result))
     sys.exit(result["exit"])
 
+
+main.add_command(risk)
 
 if __name__ == "__main__":
     main()

@@ -42,12 +42,12 @@ def clear_kill(instance: str) -> bool:
 
 
 def _control(instance: str) -> Table:
-    with _as_owner(instance):
+    with as_owner(instance):
         return Table.attach(f"{instance}.control", CONTROL)
 
 
 @contextlib.contextmanager
-def _as_owner(instance: str) -> Iterator[None]:
+def as_owner(instance: str) -> Iterator[None]:
     """Root acts as the instance's user, whose shared memory nobody else may attach, and with no more rights than that user has."""
     path = SHM / f"{instance}.control"
     owner = path.stat().st_uid if os.geteuid() == 0 and path.exists() else os.geteuid()

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import orjson
 import psutil
 from rich.console import Console
 
 from engine.layout import pack_symbol
-from engine.runtime import cpus, latch, realtime, report
+from engine.risk import rules
+from engine.runtime import cpus, keeper, latch, realtime, report, standing
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import Config, ConfigError, load
 from engine.runtime.instance import Instance
 from engine.runtime.placement import Place, place
 from engine.runtime.supervisor import Outcome, Supervisor
 from shm._shim import lib
-from tools import show
+from tools import risk, show
 from tools.machine import describe
 from tools.survey import busiest
 
@@ -41,6 +43,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     try:
         if trade:
             latch.check(config.instance)
+        placing_notes += keeper.establish(instance, config)
         supervisor = Supervisor(config, instance, calibration, places, _midnight_ns())
         with show.live(console) as line:
             outcome = supervisor.run(_shower(line, supervisor), trade=trade)
@@ -124,10 +127,19 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "failures": outcome.failures,
         "notes": notes + _unseen(supervisor) + _unread(supervisor),
         **gathered,
+        "risk": _risk(supervisor),
         "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
         "tsc_hz": round(calibration.hz),
         "machine": describe(),
     }
+
+
+def _risk(supervisor: Supervisor) -> dict[str, Any]:
+    """What the gate decided, by which limits, and who changed them meanwhile."""
+    shared = supervisor.instance
+    found = rules.read(shared.rules)
+    said: dict[str, Any] = {} if found is None else risk.described(found, shared.facts.records[0])
+    return said | {"decisions": [msgspec.structs.asdict(made) for made in standing.decisions(shared.name)[supervisor.decided :]]}
 
 
 def _unread(supervisor: Supervisor) -> list[str]:

@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.layout import PHASE_STARTING, PHASE_TRADING, STATE_COMPILING, STATE_LOOPING, STATE_NEW
+from engine.risk.hot.reasons import PASSED
+from engine.risk.sentences import SENTENCES
 from engine.runtime.instance import Instance
 from tools.machine import one_line
 
@@ -29,6 +31,8 @@ def live_line(instance: Instance, names: list[str], traded_s: float, seconds: fl
         f"orders {int(gateway['sent']):,}  fills {int(gateway['executed']):,}{settling}"
     )
 
+
+PASSED_SENTENCE = SENTENCES[PASSED]
 
 # Where the output is not a terminal there is no width to ask for, and a log should not wrap.
 LOG_WIDTH = 150
@@ -63,6 +67,8 @@ def report(result: dict[str, Any], width: int) -> Group:
         "",
         _processes(result["processes"]),
     ]
+    if refused := _refused(result["risk"]):
+        parts += ["", *refused]
     if result["positions"]:
         parts += ["", _positions(result)]
     return Group(*parts)
@@ -115,6 +121,21 @@ def troubles_of(feed: dict[str, Any]) -> list[Any]:
         said.append(f"books stale for {invalid['stale']:,.1f} ms")
     said += [f"not valid now, {reason}: {', '.join(symbols)}" for reason, symbols in feed["invalid_now"].items()]
     return [Text(sentence, style="yellow") for sentence in said]
+
+
+def _refused(risk: dict[str, Any]) -> list[Any]:
+    """What the gate refused, by its sentence, and what people decided while it ran."""
+    lines = [
+        f"{made['by']}, {made['at']}: {made['what']}: {made['before']} -> {made['value']}: {made['reason']}" for made in risk["decisions"]
+    ]
+    parts: list[Any] = [Text(line, style="yellow") for line in lines]
+    refused = {sentence: count for sentence, count in risk.get("verdicts", {}).items() if sentence != PASSED_SENTENCE}
+    if not refused:
+        return parts
+    table = _table("refused", "because")
+    for sentence, count in refused.items():
+        table.add_row(f"{count:,}", sentence)
+    return [*parts, table]
 
 
 def _hops(hops: list[dict[str, Any]], *, wide: bool) -> Table:

@@ -24,9 +24,10 @@ from engine.gateway.hot.state import (
     SWEEP_NEXT,
     Gateway,
 )
-from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, QUANTITY_MAX, REPLACE_ORDER
+from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.layout import ORDER, REPORT, TIF_DAY
-from engine.risk.limits import Limits, make_risk, verdicts
+from engine.risk.limits import Limits
+from engine.risk.make import make_risk, verdicts
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
 from shm.layout import LINE_BYTES
 from shm.ring import Ring
@@ -70,6 +71,8 @@ class GatewayStage:
         stats: Table,
         control: Table,
         hops: Table,
+        rules: Board,
+        facts: Table,
         address: tuple[str, int],
         username: str,
         password: str,
@@ -78,12 +81,13 @@ class GatewayStage:
         symbols: Sequence[str],
         session: str = "",
         sequence: int = 1,
-        px_decimals: int = 4,
         orders_max: int = 1 << 16,
         executions_max: int = 1 << 20,
     ) -> None:
         """Connect to `address` and make the kernel's state; the kernel logs in on its first step.
 
+        rules, facts  the gate's two records; whoever makes the instance has written the rules (engine/risk/rules.py)
+        limits        those at the start, by which the gate's tables are sized
         symbols       what may be traded; an order for another is refused, as is any until the feed has named its instrument
         session       the session to log into, empty for the current one
         sequence      the first of its sequenced packets that is wanted; 0: none of the past
@@ -104,8 +108,9 @@ class GatewayStage:
             instruments=instruments,
             positions=positions,
             control=control,
-            px_decimals=px_decimals,
-            venue_qty_max=QUANTITY_MAX,
+            rules=rules,
+            facts=facts,
+            orders_max=power_of_two(orders_max),
         )
         wire = templates(username, password, session, sequence)
         self.socket = connect(host, port)
@@ -186,9 +191,13 @@ def templates(username: str, password: str, session: str, sequence: int) -> np.n
     return wire
 
 
+def power_of_two(count: int) -> int:
+    return 1 << max(1, (count - 1).bit_length())
+
+
 def line_aligned(count: int, dtype: np.dtype) -> np.recarray:
     """At least `count` zeroed records, a power of two of them, from a cache line on. Their pages are touched now and not in the loop."""
-    capacity = 1 << max(1, (count - 1).bit_length())
+    capacity = power_of_two(count)
     raw = np.empty(capacity * dtype.itemsize + LINE_BYTES, np.uint8)
     raw.fill(0)
     offset = -raw.ctypes.data % LINE_BYTES

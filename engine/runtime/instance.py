@@ -19,6 +19,8 @@ from engine.layout import (
     PROCESS,
     QUOTE,
     REPORTS,
+    RISK_FACTS,
+    RISK_RULES,
     STRATEGY_STATS,
     SYMBOL,
     TICKS,
@@ -71,6 +73,8 @@ class Instance:
         self.strategy_stats = self._table("strategy.stats", STRATEGY_STATS)
         self.gateway_stats = self._table("gateway.stats", GATEWAY_STATS)
         self.exchange_stats = self._table("exchange.stats", EXCHANGE_STATS)
+        self.rules = self._keep(Board.create(f"{self.name}.risk.rules", RISK_RULES, 1, build_hash=self.build))
+        self.facts = self._table("risk.facts", RISK_FACTS)
         self.hops = self._table("hops", HISTOGRAM, len(HOPS))
         self.quotes = self._board("quotes", QUOTE)
         self.instruments = self._board("instruments", INSTRUMENT)

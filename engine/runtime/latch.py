@@ -31,17 +31,17 @@ def folders() -> list[Path]:
 
 def latch(instance: str, reason: str) -> Path:
     """Keep the instance from starting until it is armed, on disk before this returns. OSError where no folder can be written."""
-    folder = _writable_folder()
+    folder = writable_folder()
     path = folder / f"{instance}.killed"
     draft = folder / f".{instance}.{os.getpid()}"
-    text = json.dumps({"at": time.strftime("%Y-%m-%d %H:%M:%S %z"), "by": _who(), "reason": reason})
+    text = json.dumps({"at": time.strftime("%Y-%m-%d %H:%M:%S %z"), "by": who(), "reason": reason})
     with draft.open("w") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     draft.chmod(0o644)
     draft.replace(path)
-    _sync(folder)
+    sync(folder)
     return path
 
 
@@ -50,7 +50,7 @@ def release(instance: str) -> bool:
     found = [path for path in _paths(instance) if path.exists()]
     for path in found:
         path.unlink()
-        _sync(path.parent)
+        sync(path.parent)
     return bool(found)
 
 
@@ -65,7 +65,7 @@ def _paths(instance: str) -> list[Path]:
     return [folder / f"{instance}.killed" for folder in folders()]
 
 
-def _writable_folder() -> Path:
+def writable_folder() -> Path:
     *wider, last = folders()
     for folder in wider:
         with contextlib.suppress(OSError):
@@ -85,11 +85,11 @@ def _told(path: Path) -> str:
         return "at an unknown time"
 
 
-def _who() -> str:
+def who() -> str:
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -122,6 +122,8 @@ def build_gateway(run: Run) -> Stage:
         stats=shared.gateway_stats,
         control=shared.control,
         hops=shared.hops,
+        rules=shared.rules,
+        facts=shared.facts,
         address=split_address(config.address),
         username=config.username,
         password=config.password,

@@ -19,10 +19,11 @@ from engine.layout import (
     STATE_LOOPING,
     STATE_READY,
 )
-from engine.runtime import process
+from engine.runtime import process, standing
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config
 from engine.runtime.instance import Instance
+from engine.runtime.keeper import Keeper
 from engine.runtime.placement import Place
 from engine.runtime.stages import Run
 
@@ -87,6 +88,8 @@ class Supervisor:
         self.children: list[Child] = []
         self.outcome = Outcome()
         self.signals: list[int] = []
+        self.keeper = Keeper(instance)
+        self.decided = len(standing.decisions(config.instance))
         self.traded = False
         self.traded_s = 0.0
 
@@ -209,6 +212,7 @@ class Supervisor:
     def _over(self, show: Callable[["Supervisor"], None]) -> bool:
         """Whether the run must end now: a signal, or a process that died or hangs. Otherwise waits a moment."""
         show(self)
+        self.keeper.look()
         if self.signals:
             self.outcome.why = f"{signal.Signals(self.signals[0]).name} received"
             return True
@@ -291,7 +295,8 @@ class Supervisor:
             if said and not any(said in failure for failure in self.outcome.failures) and self._state(child) != STATE_ENDED:
                 self.outcome.failures.append(f"{child.place.name}: {said}")
             os.close(child.errors_fd)
-        self.outcome.notes += self._notes()
+        self.keeper.look()
+        self.outcome.notes += self._notes() + self.keeper.notes
 
     def _notes(self) -> list[str]:
         """What the children noted, each sentence once, with the names of those it is about."""

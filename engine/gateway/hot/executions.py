@@ -9,6 +9,7 @@ from numba import njit
 
 from engine.gateway.hot.state import BROKEN, COUNTED
 from engine.layout import BUY
+from engine.risk.hot.stake import count_execution, position_changed
 from shm.hot import board_close, board_open
 
 NO_ROOM = -1
@@ -40,10 +41,11 @@ def remember(entry, match, order_id, px, qty, instrument, side):
 
 
 @njit(cache=True, _nrt=False)
-def book_execution(positions, instrument, side, qty, px, change_open_qty):
+def book_execution(risk, positions, instrument, side, qty, px, change_open_qty):
     """Count an execution in its instrument's line, and what it leaves open on its side."""
     version = board_open(positions, instrument)
     line = positions[instrument]
+    position, cash = line.position, line.cash
     if side == BUY:
         line.position += qty
         line.bought += qty
@@ -56,10 +58,12 @@ def book_execution(positions, instrument, side, qty, px, change_open_qty):
         line.open_sell += change_open_qty
     line.fills += 1
     board_close(positions, instrument, version)
+    count_execution(risk, instrument, px, position, cash, line.position)
+    position_changed(risk, instrument)
 
 
 @njit(cache=True, _nrt=False)
-def unbook_execution(positions, entry):
+def unbook_execution(risk, positions, entry):
     """Take a broken trade out of its instrument's line. What it left open stays gone: a broken trade does not bring an order back."""
     qty, px, instrument = np.int64(entry.qty), entry.px, entry.instrument
     version = board_open(positions, instrument)
@@ -74,4 +78,5 @@ def unbook_execution(positions, entry):
         line.cash -= qty * px
     line.fills -= 1
     board_close(positions, instrument, version)
+    position_changed(risk, instrument)
     entry.state = BROKEN

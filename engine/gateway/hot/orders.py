@@ -24,7 +24,8 @@ from engine.gateway.hot.state import (
     PRESUMED_DEAD,
 )
 from engine.layout import BUY
-from engine.risk.hot import (
+from engine.risk.hot.own import unlink
+from engine.risk.hot.reasons import (
     PASSED,
     REASON_DUPLICATE_ID,
     REASON_ILLEGAL,
@@ -32,6 +33,7 @@ from engine.risk.hot import (
     REASON_REPLACE_PENDING,
     REASON_UNKNOWN_ORDER,
 )
+from engine.risk.hot.stake import position_changed
 from shm.hot import board_close, board_open
 
 NOT_FOUND = -1
@@ -144,9 +146,11 @@ def settle(entry):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def finish(table, index, stats):
+def finish(gateway, index):
     """An order that can trade no more. Its replacements die with it, as the venue ignores them. Returns the id of the first, or 0."""
+    table, stats = gateway.table, gateway.stats
     entry = table[index]
+    unlink(gateway.risk, index)
     if entry.state != DONE:
         stats[0].open_orders -= 1
     entry.state = DONE
@@ -155,7 +159,9 @@ def finish(table, index, stats):
     entry.replaced_by = 0
     heir = first
     while heir != 0:
-        entry = table[heir & (table.shape[0] - 1)]
+        place = heir & (table.shape[0] - 1)
+        entry = table[place]
+        unlink(gateway.risk, place)
         stats[0].open_orders -= 1
         entry.state = DONE
         entry.open = 0
@@ -177,8 +183,9 @@ def trade_chain(table, index, qty):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def change_open(positions, instrument, side, change_qty):
-    """What is open on one side of an instrument, on the board."""
+def change_open(gateway, instrument, side, change_qty):
+    """What is open on one side of an instrument, on the board and at the gate."""
+    positions = gateway.positions
     if change_qty == 0:
         return
     version = board_open(positions, instrument)
@@ -188,3 +195,4 @@ def change_open(positions, instrument, side, change_qty):
     else:
         line.open_sell += change_qty
     board_close(positions, instrument, version)
+    position_changed(gateway.risk, instrument)

@@ -29,7 +29,7 @@ from engine.gateway.hot.state import (
 )
 from engine.gateway.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
 from engine.messages.hot.stamp import now_tsc, ticks_of_ns
-from engine.risk.hot import SESSION_UP
+from engine.risk.hot.state import SESSION_UP
 from engine.wire.hot.bytes import get_u16
 from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, recv_bytes, send_bytes
 from engine.wire.soupbintcp import (

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.risk.hot import Risk
+from engine.risk.hot.state import Risk
 from shm.hot import ConsumerEnd, ProducerEnd
 
 # Words of Gateway.session.
@@ -30,7 +30,8 @@ KILL_SEEN = 18
 DRAINED = 19
 EXECUTIONS = 20  # unique executions remembered
 MIDNIGHT_NS = 21
-SESSION_WORDS = 22
+TURN = 22
+SESSION_WORDS = 23
 
 # Values of STATE.
 CONNECTED = 0

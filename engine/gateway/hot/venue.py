@@ -41,7 +41,8 @@ from engine.gateway.ouch import (
 )
 from engine.layout import MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED
 from engine.messages.hot.stamp import wall_ns
-from engine.risk.hot import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
+from engine.risk.hot.own import relink
+from engine.risk.hot.reasons import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
 from engine.wire.hot.bytes import get_u16, get_u32, get_u64
 from shm.hot import commit, record
 
@@ -149,7 +150,7 @@ def settle_chain(gateway, head, index):
         target.replaced_by = 0
         settle(target)
         entry.replaces = 0
-    gateway.session[OWED] = finish(table, index, gateway.stats)
+    gateway.session[OWED] = finish(gateway, index)
     return chain_open(table, head)
 
 
@@ -168,6 +169,7 @@ def on_accepted(gateway, clock, at):
     before = chain_open(table, head)
     entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + ACCEPTED_PX)
+    relink(gateway.risk, index, entry.px)
     entry.open = min(entry.open, get_u32(inbound, at + ACCEPTED_QTY))
     time_first_report(gateway, entry)
     stats[0].accepted += 1
@@ -177,7 +179,7 @@ def on_accepted(gateway, clock, at):
     commit(gateway.reports, report)
     if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
-    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
     return APPLIED
 
 
@@ -217,7 +219,7 @@ def on_executed(gateway, clock, at):
         before = chain_open(table, head)
         trade_chain(table, index, qty)
         change = settle_chain(gateway, head, index) - before
-    book_execution(gateway.positions, entry.instrument, entry.side, qty, px, change)
+    book_execution(gateway.risk, gateway.positions, entry.instrument, entry.side, qty, px, change)
     time_first_report(gateway, entry)
     stats[0].executed += 1
     report = draft_for(gateway, clock, at, entry)
@@ -255,7 +257,7 @@ def on_canceled(gateway, clock, at):
     told.qty = qty
     told.reason = VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON])
     commit(gateway.reports, report)
-    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
     return APPLIED
 
 
@@ -285,12 +287,13 @@ def on_replaced(gateway, clock, at):
             return APPLIED
         before = chain_open(table, target)
         table[target].replaced_by = 0
-        finish(table, target, stats)
+        finish(gateway, target)
         entry.replaces = 0
         # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
         entry.open = min(entry.open, qty)
     entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + REPLACED_PX)
+    relink(gateway.risk, index, entry.px)
     time_first_report(gateway, entry)
     stats[0].replaced += 1
     report = draft_for(gateway, clock, at, entry)
@@ -299,7 +302,7 @@ def on_replaced(gateway, clock, at):
     commit(gateway.reports, report)
     if inbound[at + REPLACED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
-    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, index, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, index, index) - before)
     return APPLIED
 
 
@@ -322,7 +325,7 @@ def on_rejected(gateway, clock, at):
     head = head_of(table, index)
     before = chain_open(table, head)
     entry.open = 0
-    change_open(gateway.positions, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
     reason = VENUE_REASONS + get_u16(inbound, at + REJECTED_REASON)
     refuse_by_venue(gateway.reports, stats, clock, session[RECEIVED_TSC], venue_ns(session, inbound, at), entry, reason)
     return APPLIED
@@ -354,7 +357,7 @@ def on_broken(gateway, clock, at):
     if entry.state != COUNTED:
         stats[0].duplicates += 1
         return APPLIED
-    unbook_execution(gateway.positions, entry)
+    unbook_execution(gateway.risk, gateway.positions, entry)
     stats[0].broken += 1
     ts_ns = venue_ns(session, inbound, at)
     report = draft(gateway.reports, clock, session[RECEIVED_TSC], ts_ns, entry.instrument, entry.side, order_id)

@@ -1,0 +1,124 @@
+"""There is no way from a strategy to the venue's socket around the gate: by the source, and by what the venue hears."""
+
+import ast
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.layout import BUY, MSG_CANCEL, SELL
+from engine.risk.hot.reasons import PASSED
+from tests.gateway_house import AAPL, MSFT, PX, House, build_houses
+
+houses = pytest.fixture(build_houses)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What can put bytes into a socket: the kernel's call, Python's, and libc's by name.
+CALLS = {"send_bytes", "send", "sendall", "sendto", "sendmsg", "sendfile", "write", "writev", "sendmmsg", "c_send", "c_sendmsg", "c_write"}
+# Rooms that have a socket to somewhere else than a venue we trade at.
+NOT_OURS = ("engine/exchange/", "engine/feed/", "engine/wire/")
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def called(node: ast.AST) -> list[str]:
+    """The names of everything that is called in it, in the order of the text."""
+    calls = sorted((call for call in ast.walk(node) if isinstance(call, ast.Call)), key=lambda call: (call.lineno, call.col_offset))
+    return [ast.unparse(call.func).split(".")[-1] for call in calls]
+
+
+def callers(*names: str) -> set[str]:
+    """file:function of everything in the engine that calls one of these, but for rooms whose sockets are not the venue's."""
+    found = set()
+    for path in (ROOT / "engine").rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(NOT_OURS):
+            found |= {f"{name}:{function.name}" for function in functions(path) if set(called(function)) & set(names)}
+    return found
+
+
+STEP = "engine/gateway/hot/step.py"
+SESSION = "engine/gateway/hot/session.py"
+
+
+@pytest.mark.statement(13)
+def test_only_the_session_writes_to_a_socket() -> None:
+    session = {f"{SESSION}:send", f"{SESSION}:send_pending"}
+    assert callers("send_bytes", "c_send", "c_sendmsg", "sendmmsg") == session
+    # Python's: the goodbye when the stage closes, files of our own, and standard output. None of them has an order in it.
+    others = {name for name in callers(*CALLS) if name.startswith(("engine/gateway/", "engine/risk/"))}
+    assert others == session | {f"{STEP}:{name}" for name in ("take_order", "sweep")} | {
+        f"{SESSION}:begin",
+        f"{SESSION}:keep_alive",
+        "engine/gateway/stage.py:close",
+        "engine/risk/rules.py:write",
+    }
+
+
+@pytest.mark.statement(13)
+def test_only_an_order_that_passed_the_gate_is_encoded() -> None:
+    assert callers("encode_enter", "encode_replace") == {f"{STEP}:encode"}
+    assert callers("encode") >= {f"{STEP}:take_order"}
+    assert {name for name in callers("encode") if name.startswith("engine/gateway/hot")} == {f"{STEP}:take_order"}
+    assert {name for name in callers("take_order") if name.startswith("engine/gateway")} == {f"{STEP}:take_orders"}
+    (order,) = (function for function in functions(ROOT / STEP) if function.name == "take_order")
+    body = [ast.unparse(statement) for statement in order.body]
+    judged = next(place for place, text in enumerate(body) if text.startswith("reason = check(gateway.risk, "))
+    gate = next(place for place, text in enumerate(body) if text.startswith("if reason != PASSED:"))
+    encoded = next(place for place, text in enumerate(body) if "encode(" in text and "risk" not in text.split("=")[0])
+    assert judged < gate < encoded
+    assert body[gate].rstrip().endswith("return")
+    assert not any("reason =" in text for text in body[judged + 1 :])
+    assert not any(name in ("encode", "send") for text in order.body[:gate] for name in called(text))
+
+
+@pytest.mark.statement(13)
+def test_the_sweep_sends_nothing_but_cancels() -> None:
+    (sweep,) = (function for function in functions(ROOT / STEP) if function.name == "sweep")
+    sends = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func) == "send"]
+    assert [ast.unparse(call.args[3]) for call in sends] == ["CANCEL_AT"]
+    assert "encode_cancel" in called(sweep)
+
+
+@pytest.mark.statement(13)
+def test_the_venue_hears_what_passed_and_nothing_else(houses: Callable[..., House]) -> None:
+    """Orders of every kind, good and bad, at random: as many reach the venue as the gate passed, the very ones, and each once."""
+    seed = random.randrange(1 << 32)
+    print(f"seed={seed}")
+    chance = random.Random(seed)
+    house = houses(limits={"order_qty_max": 500, "position_max": 3_000, "self_trade": "refuse", "duplicates_max": 2})
+    asked, heard = 0, []
+    for _ in range(12):
+        for _ in range(10):
+            # Mostly good ones, each in a field or two not.
+            fields = {
+                "instrument": chance.choice([AAPL, AAPL, AAPL, AAPL, MSFT, MSFT, MSFT, 5]),
+                "side": chance.choice([BUY, BUY, BUY, SELL, SELL, SELL, 0]),
+                "strategy": chance.choice([0] * 9 + [1]),
+                "qty": chance.choice([1, 100, 100, 200, 500, 500, 501, 0]),
+                "px": chance.choice([PX, PX + 100, PX + 200, PX - 100, PX - 200, 2 * PX, 0]),
+                "tif": chance.choice([0] * 5 + [1] * 4 + [2]),
+            }
+            kind = chance.choice(["new", "new", "replace", "cancel"])
+            if kind == "new":
+                house.new(**fields)
+            elif kind == "replace":
+                house.replace(chance.randint(1, house.last_id + 1), **fields)
+            else:
+                house.put(MSG_CANCEL, order_id=chance.randint(1, house.last_id + 1), qty=0)
+            asked += 1
+        heard += house.settle()
+    refused = {report["order_id"] for report in house.told() if report["is"] == "rejected"}
+    new = [fields["user_ref"] for kind, fields in heard if kind in ("enter order", "replace order")]
+    counts = [int(count) for count in house.facts.counts]
+    assert len(heard) == counts[PASSED] > 10
+    assert sum(counts) == asked == house.stats.orders
+    assert len(new) == len(set(new))
+    assert sum(1 for count in counts if count) > 6
+    assert refused

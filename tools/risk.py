@@ -1,0 +1,194 @@
+"""`tickpath risk`: the limits of an instance as they are, and their change while it runs, by a named person and with a reason.
+
+A decision is logged first, then kept for the next start, then put into force; the gate takes it over whole. Two people never decide at
+the same time. Where the instance does not run, a decision holds from its next start.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from engine.layout import RISK_FACTS, RISK_RULES
+from engine.risk import rules
+from engine.risk.limits import Limits, kinds_of_limits, to_dict
+from engine.risk.make import verdicts_of
+from engine.risk.rules import STATE_NAMES, STATES, Rules
+from engine.runtime import standing
+from engine.runtime.standing import Decision, Standing
+from shm.segment import SegmentError
+from shm.table import Board, Table
+from tools.killswitch import as_owner
+
+TAKEN_OVER_S = 1.0
+
+CONFIG_WORD = "config"
+
+
+class Running:
+    """The two records of a running instance."""
+
+    def __init__(self, instance: str) -> None:
+        with as_owner(instance):
+            self.board = Board.attach(f"{instance}.risk.rules", RISK_RULES)
+            self.table = Table.attach(f"{instance}.risk.facts", RISK_FACTS, writable=False)
+        self.facts = self.table.records[0]
+
+    def rules(self) -> Rules:
+        found = rules.read(self.board)
+        if found is None:
+            raise SegmentError("the limits in force cannot be read: their writer died over them; nothing passes. Stop the instance")
+        return found
+
+    def put(self, changed: Rules) -> bool:
+        """Write, and wait a little for the gate: whether it has taken them over."""
+        before = int(self.facts["rules_read"])
+        rules.write(self.board, changed)
+        deadline = time.monotonic() + TAKEN_OVER_S
+        while time.monotonic() < deadline:
+            if int(self.facts["rules_read"]) != before:
+                return True
+            time.sleep(0.001)
+        return False
+
+
+def running(instance: str) -> Running | None:
+    """The running instance, or None. ValueError where that is no instance's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", instance):
+        raise ValueError(f"--instance={instance!r}: expected 1 to 32 letters, digits, - or _")
+    try:
+        return Running(instance)
+    except SegmentError:
+        return None
+
+
+def set_limit(instance: str, name: str, text: str, by: str, reason: str) -> str:
+    """Change one limit; "config" takes the change back. ValueError names what cannot be. Returns what came of it."""
+    if name not in kinds_of_limits():
+        raise ValueError(f"limit={name!r}: expected one of {', '.join(kinds_of_limits())}")
+
+    def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
+        if not held.config:
+            raise ValueError(f"instance={instance}: it has never run, so it has no limits to change: set risk.{name} in its config")
+        current = to_dict(found.rules().limits) if found else held.config | {key: made.value for key, made in held.limits.items()}
+        value = held.config[name] if text == CONFIG_WORD else value_of(text)
+        limits = msgspec.convert(current | {name: value}, Limits)
+        made = standing.decision(name, to_dict(limits)[name], current[name], by, reason)
+        changed = replace(found.rules(), limits=limits) if found else None
+        if changed is not None:
+            rules.record_of(changed)
+        if made.value == held.config[name]:
+            held.limits.pop(name, None)
+        else:
+            held.limits[name] = msgspec.structs.replace(made, before=held.config[name])
+        return made, changed
+
+    try:
+        return _decide(instance, change)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}={text}: {error}") from None
+
+
+def set_state(instance: str, state: str, by: str, reason: str) -> str:
+    """ACTIVE, REDUCING or HALTED from now on. ACTIVE clears what a loss has tripped."""
+
+    def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
+        made = standing.decision("state", state, held.state, by, reason)
+        held.state, held.state_decision = state, made
+        cleared = int(found.facts["trips"]) if found and state == "active" else 0
+        if found is None:
+            return made, None
+        cleared = max(cleared, found.rules().trip_cleared)
+        return made, replace(found.rules(), state=STATES[state], trip_cleared=cleared)
+
+    return _decide(instance, change)
+
+
+def enable(instance: str, strategy: int, by: str, reason: str) -> str:
+    """Let a strategy fire again that was disabled. ValueError where it was not."""
+
+    def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
+        enabled = found.rules().enabled if found else {}
+        made = standing.decision(f"strategy {strategy}", "enabled", "disabled", by, reason)
+        used = int(found.facts["disabled"][strategy]) if found and strategy in enabled else 0
+        if strategy not in held.disabled and (strategy not in enabled or enabled[strategy] > used):
+            raise ValueError(f"strategy={strategy}: it is not disabled")
+        held.disabled.pop(strategy, None)
+        return made, None if found is None else replace(found.rules(), enabled=enabled | {strategy: used + 1})
+
+    return _decide(instance, change)
+
+
+def _decide(instance: str, change: Callable[[Standing, Running | None], tuple[Decision, Rules | None]]) -> str:
+    found = running(instance)
+    with standing.alone(instance):
+        held = standing.load(instance)
+        made, changed = change(held, found)
+        standing.append(instance, made)
+        standing.save(instance, held)
+        taken = found.put(changed) if found and changed else False
+    became = f"{made.what}: {_short(made.before)} -> {_short(made.value)}"
+    if found is None:
+        return f"{became}; {instance} does not run: it holds from its next start"
+    return f"{became}; the gate judges by it" if taken else f"{became}; written, but the gate has not taken it over: is the gateway alive?"
+
+
+def value_of(text: str) -> Any:
+    """A limit as typed on a command line: a number, a word, or a list of symbols between commas."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text in ("[]", "none"):
+        return []
+    return text if text.islower() else [symbol for symbol in text.split(",") if symbol]
+
+
+def describe(instance: str) -> dict[str, Any]:
+    """What holds and what came of it, as plain data. ValueError where the instance neither runs nor ever ran."""
+    found, held = running(instance), standing.load(instance)
+    if found is None:
+        if not held.config:
+            raise ValueError(f"instance={instance}: it does not run, and never did: its limits are in its config")
+        limits = held.config | {name: made.value for name, made in held.limits.items()}
+        state: dict[str, Any] = {"running": False, "state": held.state, "limits": limits}
+        return state | {"changed": _changed(held), "disabled": sorted(held.disabled)}
+    return described(found.rules(), found.facts) | {"running": True, "changed": _changed(held)}
+
+
+def described(found: Rules, facts: np.record) -> dict[str, Any]:
+    """The rules and the gate's record, for the report too."""
+    scale = 10.0**-found.px_decimals
+    used = facts["disabled"]
+    return {
+        "state": "reducing" if _tripped(found, facts) and found.state == STATES["active"] else STATE_NAMES.get(found.state, "halted"),
+        "limits": to_dict(found.limits),
+        "disabled": sorted(strategy for strategy, number in found.enabled.items() if number <= int(used[strategy])),
+        "verdicts": verdicts_of(facts["counts"]),
+        "pnl": round(int(facts["pnl"]) * scale, found.px_decimals),
+        "peak": round(int(facts["peak"]) * scale, found.px_decimals),
+        "losses_in_a_row": int(facts["losses"]),
+        "gross_exposure": round(int(facts["gross"]) * scale, found.px_decimals),
+        "net_exposure": round(max(int(facts["net_long"]), int(facts["net_short"])) * scale, found.px_decimals),
+        "gross_position": int(facts["gross_qty"]),
+        "notional_sent": round(int(facts["session_notional"]) * scale, found.px_decimals),
+        "messages": int(facts["messages"]),
+        "executions": int(facts["executions"]),
+    }
+
+
+def _tripped(found: Rules, facts: np.record) -> bool:
+    return int(facts["trips"]) > found.trip_cleared
+
+
+def _changed(held: Standing) -> dict[str, Any]:
+    return {name: msgspec.structs.asdict(made) for name, made in held.limits.items()}
+
+
+def _short(value: Any) -> str:
+    return ",".join(value) or "none" if isinstance(value, list) else str(value)
