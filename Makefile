@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint format perf bench-ring bench-book warm proof soak clean tools-present
+.PHONY: bench-risk risk-table help build run test lint format perf bench-ring bench-book warm proof soak clean tools-present
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ bench-ring: $(VENV)/ready-dev  ## the ring beside a bare ping-pong in C
 
 bench-book: $(VENV)/ready-dev  ## the book beside itch-book: make bench-book FILE=day.itch
 	$(BIN)/python perf/bench_book.py $(FILE) --json -
+
+bench-risk: $(VENV)/ready-dev  ## the risk gate: all checks on, and what each costs
+	$(BIN)/python perf/bench_risk.py
+
+risk-table: $(VENV)/ready-dev  ## which test shows which risk control, from running them
+	$(BIN)/python -m tools.risk_table
 
 proof:  ## the ring's models at length: Relacy and Spin (apt-get install relacy-dev spin)
 proof: $(VENV)/ready-dev

@@ -19,7 +19,9 @@ from shm._shim import lib as shm_lib
 from shm.layout import record_dtype, schema_difference, schema_of, word_of
 
 ROOT = Path(__file__).parents[1]
-HEADERS = {"shm/layout.h": shm_ffi, "engine/messages/messages.h": engine_ffi, "engine/runtime/control.h": engine_ffi}
+HEADERS = {"shm/layout.h": shm_ffi} | dict.fromkeys(
+    ("engine/messages/messages.h", "engine/runtime/control.h", "engine/risk/risk.h"), engine_ffi
+)
 # What these declare is one process's own, or, in the examples, a user's.
 PRIVATE = {
     f"shm/{name}.h" for name in ("face", "memory", "shim", "tickpath", "tickpath_open", "tickpath_roles", "tickpath_wait", "examples/quote")

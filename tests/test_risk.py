@@ -105,6 +105,7 @@ FIELD_REASONS: list[tuple[dict[str, Any], int, dict[str, Any] | None]] = [
 ]
 
 
+@pytest.mark.statement(3)
 @pytest.mark.parametrize(("refused", "reason", "passed"), FIELD_REASONS, ids=[str(refused) for refused, _, _ in FIELD_REASONS])
 def test_each_field_is_checked_alone(desk: Desk, refused: dict[str, Any], reason: int, passed: dict[str, Any] | None) -> None:
     assert desk.judge(**refused) == reason
@@ -114,6 +115,7 @@ def test_each_field_is_checked_alone(desk: Desk, refused: dict[str, Any], reason
         assert desk.judge(**passed) == PASSED
 
 
+@pytest.mark.statement(3)
 def test_notional(boards: Boards) -> None:
     desk = Desk(boards, order_notional_max=10_000.0)
     assert desk.judge(qty=100, px=1_000_000) == PASSED
@@ -121,6 +123,7 @@ def test_notional(boards: Boards) -> None:
     assert desk.judge(qty=101, px=1_000_000) == hot.REASON_NOTIONAL
 
 
+@pytest.mark.statement(3)
 def test_notional_does_not_wrap(boards: Boards) -> None:
     """10^9 shares at 2^40: the product wraps 64 bits many times, to values below the limit among others."""
     desk = Desk(boards, order_qty_max=1_000_000_000, order_notional_max=1e11, position_max=10**12)
@@ -151,12 +154,14 @@ QUOTES: list[tuple[dict[str, Any], int]] = [
 ]
 
 
+@pytest.mark.statement(2)
 @pytest.mark.parametrize(("quote", "reason"), QUOTES, ids=[str(quote) for quote, _ in QUOTES])
 def test_the_reference_must_be_valid_two_sided_and_fresh(desk: Desk, quote: dict[str, Any], reason: int) -> None:
     desk.boards.quote(**quote)
     assert desk.judge() == reason
 
 
+@pytest.mark.statement(2)
 def test_a_quote_never_written_or_always_torn_is_no_reference(desk: Desk) -> None:
     version = desk.boards.quotes.words()[KNOWN]
     version[0] = 0
@@ -179,6 +184,7 @@ def test_an_instrument_is_known_once_the_feed_names_it_and_forgotten_when_its_li
     assert desk.judge(instrument=UNNAMED) == hot.REASON_UNKNOWN_INSTRUMENT
 
 
+@pytest.mark.statement(1)
 @pytest.mark.parametrize(
     ("side", "line", "largest"),
     [
@@ -277,6 +283,7 @@ def test_a_cancel_needs_no_side_price_instrument_quote_or_rate(boards: Boards) -
         assert desk.judge(kind=MSG_CANCEL, side=0, px=-5, tif=9, instrument=UNNAMED, qty=0, counted=1) == PASSED
 
 
+@pytest.mark.statement(5)
 def test_the_rate_is_a_burst_and_then_a_pace(desk: Desk) -> None:
     assert [desk.judge() for _ in range(11)] == [PASSED] * 10 + [hot.REASON_RATE]
     desk.clock.words[NOW] += 9_999_999
@@ -402,6 +409,7 @@ def test_every_reason_has_a_sentence_and_fits_below_the_venues() -> None:
 BAD_VALUES = [0, -1, 0.0, -0.5, float("nan"), float("inf"), -float("inf"), True, "100", "OFF", "", None]
 
 
+@pytest.mark.statement(3)
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("value", BAD_VALUES, ids=repr)
 def test_a_limit_that_could_mean_off_is_refused(name: str, value: Any) -> None:

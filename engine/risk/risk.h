@@ -17,8 +17,7 @@
  *    0 version      8 state  TP_RISK_*   16 trip_cleared  trips of the gate up to this one no longer hold
  *   24 px_decimals  32 venue_qty_max     40 symbols  how many may be traded   48 text_bytes
  *   64 limits       448 restricted  packed symbols, 0: none
- *  960 enabled      by strategy: -1 is not known, 0 was disabled before this start, otherwise it may fire while this is above its
- *                   number in tp_risk_facts.disabled
+ *  960 enabled      by strategy: below zero where it is not known; it may fire while this is above its number in tp_risk_facts.disabled
  * 1472 text         the limits as JSON, as they were set
  */
 struct tp_risk_rules {
@@ -45,7 +44,7 @@ struct tp_risk_rules {
  *  88 messages  new orders, replaces and cancels sent                    96 executions
  * 104 rules_read  times a change of the rules was taken over
  * 128 disabled  by strategy: the `enabled` that it used up               640 fired        orders by strategy
- * 1152 counts   verdicts by reason, those that passed at 0
+ * 1152 counts   verdicts by reason; the first are those that passed
  */
 struct tp_risk_facts {
     int64_t trips;
