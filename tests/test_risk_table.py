@@ -11,7 +11,7 @@ from tools.risk_table import STATEMENTS, Shown, outcomes, shown, table
 @pytest.mark.statement(18)
 def test_the_table_is_made_from_the_tests_and_says_what_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(
-        "import pytest\n@pytest.mark.statement(4)\ndef test_it_is_so():\n    pass\n\n@pytest.mark.statement(4, 5)\ndef test_both():\n    pass\n"
+        "@pytest.mark.statement(4)\ndef test_it_is_so():\n    pass\n\n@pytest.mark.statement(4, 5)\ndef test_both():\n    pass\n"
     )
     found = shown(tmp_path)
     assert found == [

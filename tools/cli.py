@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tools.explained import EXIT_FAILED, EXIT_NO, explained, print_json
+from tools.explained import EXIT_MISUSE as EXIT_MISUSE
 from tools.risk_cli import risk
 
 

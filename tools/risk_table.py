@@ -18,8 +18,8 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 
 STATEMENTS = {
-    1: ("an order that would breach the credit or capital limit, counting open, filled and unknown, is refused before it is sent", "15c3-5(c)(1)(i); RTS 6 15(4)"),
-    2: ("a price outside its collar is refused, for each order and over a time window; so is one without a good reference", "15c3-5(c)(1)(ii); RTS 6 15(1)(a)"),
+    1: ("an order that would breach a credit or capital limit, with what is open, filled or unknown, is refused", "15c3-5(c)(1)(i); RTS 6 15(4)"),
+    2: ("a price outside its collar, per order or over a window, or without a reference, is refused", "15c3-5(c)(1)(ii); RTS 6 15(1)(a)"),
     3: ("a value or quantity above its maximum is refused; so is what is zero, negative, not finite, or does not fit", "RTS 6 15(1)(b)(c)"),
     4: ("a duplicative order within a window is refused", "15c3-5(c)(1)(ii)"),
     5: ("the rate of messages is capped; cancels and the kill switch always get through", "RTS 6 15(1)(d)"),
@@ -27,7 +27,7 @@ STATEMENTS = {
     7: ("a strategy that fires too often is disabled until a named person enables it, after a restart too", "RTS 6 15(3)"),
     8: ("a restricted symbol, or a strategy that nobody authorised, is blocked", "15c3-5(c)(2); RTS 6 15(5)"),
     9: ("an override is temporary, logged, and takes a second person", "RTS 6 15(6)"),
-    10: ("kill: one action cancels any subset of orders and blocks new ones, with the strategy hung or the ring full, until armed", "RTS 6 12(1)"),
+    10: ("kill: one action cancels any subset of orders and blocks new ones until armed, with the strategy hung too", "RTS 6 12(1)"),
     11: ("each order is attributable to an algorithm and a trader", "RTS 6 12(3)"),
     12: ("an alert comes within 5 s of its event", "RTS 6 16(5)"),
     13: ("there is no path to a venue around the controls", "15c3-5(d)"),
@@ -93,7 +93,8 @@ def table(tests: list[Shown], found: dict[tuple[str, str], str] | None) -> str:
     """As Markdown; `found` are the outcomes where they were run."""
     lines = ["| | statement | rule | test | file |" + (" |" if found is not None else ""), "| --- " * (5 + (found is not None)) + "|"]
     for number, (statement, rule) in STATEMENTS.items():
-        rows = [test for test in tests if test.statement == number] or [None]
+        rows: list[Shown | None] = [test for test in tests if test.statement == number]
+        rows = rows or [None]
         for place, test in enumerate(rows):
             head = f"| {number} | {statement} | {rule} " if place == 0 else "| | | "
             name = f"| {test.test.removeprefix('test_').replace('_', ' ')} | {test.file} |" if test else f"| **{NOT_SHOWN}** | |"
@@ -110,9 +111,8 @@ def main(run: bool) -> None:
     found = outcomes(tests) if run else None
     click.echo(table(tests, found))
     missing = [number for number in STATEMENTS if not any(test.statement == number for test in tests)]
-    click.echo(
-        f"\n{len(STATEMENTS) - len(missing)} of {len(STATEMENTS)} statements are shown; not shown: {', '.join(map(str, missing)) or 'none'}"
-    )
+    told = ", ".join(map(str, missing)) or "none"
+    click.echo(f"\n{len(STATEMENTS) - len(missing)} of {len(STATEMENTS)} statements are shown; not shown: {told}")
     if found is not None and any(found.get((test.file, test.test)) != "passed" for test in tests):
         sys.exit(1)
 
