@@ -18,7 +18,7 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 
 STATEMENTS = {
-    1: ("an order that would breach a credit or capital limit, with what is open, filled or unknown, is refused", "15c3-5(c)(1)(i); RTS 6 15(4)"),
+    1: ("an order that would breach a credit or capital limit, open, filled, unknown counted, is refused", "15c3-5(c)(1)(i); RTS 6 15(4)"),
     2: ("a price outside its collar, per order or over a window, or without a reference, is refused", "15c3-5(c)(1)(ii); RTS 6 15(1)(a)"),
     3: ("a value or quantity above its maximum is refused; so is what is zero, negative, not finite, or does not fit", "RTS 6 15(1)(b)(c)"),
     4: ("a duplicative order within a window is refused", "15c3-5(c)(1)(ii)"),
