@@ -317,6 +317,12 @@ def test_lobster_of_the_real_file_is_its_definition_and_itch_books(tmp_path: Pat
     assert first["timestamp"] < 34_200 * 10**9, "the file begins before the open, and LOBSTER's do not"
 
 
+def test_lobster_of_a_symbol_that_is_not_there_is_no_file(tmp_path: Path) -> None:
+    result = write(tmp_path, flow(1, 200), lobster=tmp_path, symbols=["SYM1", "NONE"], date="2019-01-30")
+    assert result["symbols_missing"].keys() == {"NONE"}
+    assert sorted(path.name.split("_")[0] for path in tmp_path.iterdir()) == ["SYM1", "SYM1", "day.itch"]
+
+
 def test_the_columns_of_the_interface(tmp_path: Path) -> None:
     out = tmp_path / "bbo.parquet"
     write(tmp_path, flow(1), out=out)
@@ -500,10 +506,10 @@ def test_the_real_head_of_a_day_that_ends_inside_a_message(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"", "of 0 messages 0 are of NASDAQ ITCH"),
-        (b"\0" * 100_000, "of 50000 messages 0 are"),
-        (b"ts_ns,symbol,bid_px\n" * 10_000, "expected that"),
-        (gzip.compress(b"time,price\n" * 100_000), "expected that"),
+        (b"", "expected NASDAQ ITCH 5.0, each message behind its length in 2 bytes, plain or gzip; there is no whole message"),
+        (b"\0" * 100_000, "0 of its 50000 messages are of a known type"),
+        (b"ts_ns,symbol,bid_px\n" * 10_000, "messages are of a known type and length"),
+        (gzip.compress(b"time,price\n" * 100_000), "messages are of a known type and length"),
         (b"\xd4\xc3\xb2\xa1" + b"\0" * 100, "a packet capture"),
         (b"\x0a\x0d\x0d\x0a" + b"\0" * 100, "a packet capture"),
         (b"PK\x03\x04" + b"\0" * 100, "unzip -p"),
@@ -598,6 +604,8 @@ def test_a_pipe_whose_reader_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         (["day.itch", "--lobster", "."], 2, "name them with --symbols"),
         (["day.itch", "--lobster", ".", "--symbols", "SYM1"], 2, "give --date"),
         (["day.itch", "--lobster", ".", "--symbols", "SYM1", "--out", "t.csv"], 2, "give no --out"),
+        (["day.itch", "--lobster", "no", "--symbols", "SYM1", "--date", "2019-01-30"], 2, "there is no such folder; make it first"),
+        (["day.csv", "--out", "day.csv"], 2, "it is the file that is read"),
         (["day.itch", "--date", "30.1.2019"], 2, "expected YYYY-MM-DD"),
         (["day.itch", "--date", "name"], 2, "does not say its day"),
         (["day.itch", "--date", "2019-01-30", "--tz", "Mars"], 2, "expected a time zone"),
@@ -618,6 +626,7 @@ def test_what_goes_wrong_is_one_sentence(
     (tmp_path / "day.itch").write_bytes(raw)
     (tmp_path / "plain.gz").write_bytes(raw)
     (tmp_path / "torn.itch").write_bytes(raw + b"\0\x24A")
+    (tmp_path / "day.csv").write_bytes(raw)
     for name in ("full.csv", "full.parquet"):
         (tmp_path / name).symlink_to("/dev/full")
     before = set(tmp_path.iterdir())

@@ -9,7 +9,6 @@ twice for each table, and the book, which grows with the orders that live at onc
 import datetime as dt
 import difflib
 import queue
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba.core import event
 from rich.console import Console
 
 import engine  # noqa: F401  (names the kernel cache before numba is imported)
@@ -59,7 +59,6 @@ ROOM_LEAST = HEAD_BYTES // ROW_BYTES_MIN + 1
 # Rows being filled, and rows being written.
 BUFFERS = 2
 PROGRESS_AFTER_S = 0.5
-COMPILING_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,13 @@ def write_book(options: Options, console: Console) -> dict[str, Any]:
     try:
         open_outputs(options, tables, midnight, outputs)
         tape = make_tape(options, source, tables, symbols)
-        left_over = run(tape, source, outputs, writer, console)
+        with event.install_listener("numba:compile", Compiling(console)):
+            left_over = run(tape, source, outputs, writer, console)
         result = summary(options, source, tape, left_over)
         writer.join()
         metadata = {f"tickpath.{name}": str(result[name]) for name in ("file", "messages", "ts_ns", "px")}
         for output in outputs:
-            output.file.finish(metadata)
+            output.file.finish(metadata, set(result["symbols_missing"]))
         for output in outputs:
             output.file.commit()
     except BaseException:
@@ -156,6 +156,10 @@ def open_outputs(options: Options, tables: Iterable[Table], midnight: int, outpu
     out = options.out or STDOUT
     if out != STDOUT and out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"--out={out}: expected a name that ends in .parquet or .csv")
+    if out != STDOUT and out.exists() and options.file != "-" and out.samefile(options.file):
+        raise ValueError(f"--out={out}: it is the file that is read")
+    if options.lobster is not None and not options.lobster.is_dir():
+        raise ValueError(f"--lobster={options.lobster}: there is no such folder; make it first")
     kind = ParquetFile if out.suffix == ".parquet" else CsvFile
     for table in tables:
         file: RowFile
@@ -226,23 +230,17 @@ def run(tape: Tape, source: BookInput, outputs: list[Output], writer: Writer, co
     for output in outputs:
         tape = with_rows(tape, output)
     progress = Progress(source, console)
-    # Nothing but compiling takes so long: the first piece is done in a few hundredths of a second.
-    compiling = threading.Timer(COMPILING_S, console.print, ["compiling kernels, which takes up to a minute the first time"])
-    compiling.daemon = True
-    compiling.start()
     rest = np.empty(0, np.uint8)
     try:
         while (piece := source.take()) is not None:
             at = HEAD_BYTES - len(rest)
             piece.buffer[at:HEAD_BYTES] = rest
             tape, at = walk_piece(tape, piece, at, outputs, writer)
-            compiling.cancel()
             rest = piece.buffer[at : HEAD_BYTES + piece.size].copy()
             source.give_back(piece)
             check(tape, source)
             progress.show(int(tape.decoder.stats[0].messages))
     finally:
-        compiling.cancel()
         progress.close()
     check(tape, source, ended=True)
     for output in outputs:
@@ -300,11 +298,12 @@ def recognized(decoder: Decoder) -> int:
 def check(tape: Tape, source: BookInput, *, ended: bool = False) -> None:
     """ValueError where this is not ITCH, or the book has no room for it."""
     stats = tape.decoder.stats[0]
-    if recognized(tape.decoder) * 2 < int(stats.messages) or (ended and not stats.messages):
+    known, messages = recognized(tape.decoder), int(stats.messages)
+    if known * 2 < messages or (ended and not messages):
         told = f"{source.cut_short}; " if source.cut_short else ""
         raise ValueError(
-            f"{source.name}: {told}of {int(stats.messages)} messages {recognized(tape.decoder)} are of NASDAQ ITCH 5.0: "
-            "expected that, each message behind its length in 2 bytes, plain or gzip"
+            f"{source.name}: {told}expected NASDAQ ITCH 5.0, each message behind its length in 2 bytes, plain or gzip; "
+            + (f"read so, {known} of its {messages} messages are of a known type and length" if messages else "there is no whole message")
         )
     if stats.capacity_drops:
         orders_max = len(tape.decoder.book.orders) - 1
@@ -332,6 +331,20 @@ def summary(options: Options, source: BookInput, tape: Tape, left_over: int) -> 
         "px": "decimals of the venue's scale, 1/10000 dollars",
         "whole": not left_over and not source.cut_short,
     }
+
+
+class Compiling(event.Listener):
+    """Says once why nothing seems to happen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console: Console | None = console
+
+    def on_start(self, event: event.Event) -> None:
+        if self._console is not None:
+            self._console.print("compiling kernels: this takes up to a minute, the first time only")
+            self._console = None
+
+    def on_end(self, event: event.Event) -> None: ...
 
 
 class Progress:

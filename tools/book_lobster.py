@@ -51,7 +51,10 @@ class LobsterFiles:
             books.append(as_csv(_books(own, self._levels)))
         self.rows += len(rows)
 
-    def finish(self, metadata: dict[str, str]) -> None:
+    def finish(self, metadata: dict[str, str], missing: set[str]) -> None:
+        for symbol in missing:
+            for place in self._places.pop(symbol):
+                place.abort()
         for pair in self._places.values():
             for place in pair:
                 place.close()

@@ -31,12 +31,13 @@ class OutputError(RuntimeError):
 
 
 class RowFile(Protocol):
-    """Where the rows of one table go. `rows` were written; write raises OutputError; finish ends the file, commit gives it its name."""
+    """Where the rows of one table go. `rows` were written; write raises OutputError; finish ends the file, of whose symbols some may
+    have turned out to be `missing`; commit gives it its name."""
 
     rows: int
 
     def write(self, rows: np.ndarray, names: Names) -> None: ...
-    def finish(self, metadata: dict[str, str]) -> None: ...
+    def finish(self, metadata: dict[str, str], missing: set[str]) -> None: ...
     def commit(self) -> None: ...
     def abort(self) -> None: ...
     def paths(self) -> list[Path]: ...
@@ -166,7 +167,7 @@ class ParquetFile:
         self._writer.write_table(arrow_table(self._table, rows, names, midnight_ns=self._midnight_ns, seq=self._seq))
         self.rows += len(rows)
 
-    def finish(self, metadata: dict[str, str]) -> None:
+    def finish(self, metadata: dict[str, str], missing: set[str]) -> None:
         self._writer.add_key_value_metadata(metadata | {"tickpath.table": self._table.name})
         self._writer.close()
         self._place.close()
@@ -202,7 +203,7 @@ class CsvFile:
         self._place.append(as_csv(arrow_table(self._table, rows, names, midnight_ns=self._midnight_ns, seq=self._seq)))
         self.rows += len(rows)
 
-    def finish(self, metadata: dict[str, str]) -> None:
+    def finish(self, metadata: dict[str, str], missing: set[str]) -> None:
         self._begin()
         self._place.close()
 

@@ -47,9 +47,13 @@ def lines_of(result: dict[str, Any]) -> list[str]:
     """What was written, then everything about it that a careful person would ask."""
     lines = []
     for name, table in result["tables"].items():
-        files = ", ".join(path for path in table["files"] if path != "-") or "standard output"
+        files = "standard output" if table["files"] == ["-"] else ", ".join(table["files"][:2]) or "no file"
+        if len(table["files"]) > 2:
+            files += f" and {len(table['files']) - 2} more"
         lines.append(f"{table['rows']:,} {'rows' if table['rows'] != 1 else 'row'} of {name}: {files}")
-    lines.append(f"{result['messages']:,} messages, {result['symbols']:,} symbols in {result['seconds']:.1f} s")
+    lines.append(
+        f"{result['messages']:,} messages, {result['symbols']:,} {'symbols' if result['symbols'] != 1 else 'symbol'} in {result['seconds']:.1f} s"
+    )
     if result["cut_short"]:
         lines.append(f"note: {result['cut_short']}: what came before that is written")
     if result["left_over_bytes"]:
