@@ -51,9 +51,8 @@ def lines_of(result: dict[str, Any]) -> list[str]:
         if len(table["files"]) > 2:
             files += f" and {len(table['files']) - 2} more"
         lines.append(f"{table['rows']:,} {'rows' if table['rows'] != 1 else 'row'} of {name}: {files}")
-    lines.append(
-        f"{result['messages']:,} messages, {result['symbols']:,} {'symbols' if result['symbols'] != 1 else 'symbol'} in {result['seconds']:.1f} s"
-    )
+    symbols = "1 symbol" if result["symbols"] == 1 else f"{result['symbols']:,} symbols"
+    lines.append(f"{result['messages']:,} messages, {symbols} in {result['seconds']:.1f} s")
     if result["cut_short"]:
         lines.append(f"note: {result['cut_short']}: what came before that is written")
     if result["left_over_bytes"]:
