@@ -30,7 +30,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31
 ZIPPED_BYTES = 1 << 18
 UNZIPPED_BYTES = 1 << 19
-PIECES = 4
+# As many as are unzipped while the kernels are loaded.
+PIECES = 12
 PIECE_BYTES = 2 << 20
 # The longest message with its length: what may be left over of one piece, and is put before the next.
 HEAD_BYTES = LENGTH_BYTES + 0xFFFF

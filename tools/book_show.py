@@ -6,12 +6,11 @@ import sys
 from typing import Any
 
 import click
+from rich.console import Console
 
-from tools import show
 from tools.book import Options, write_book
 from tools.book_output import STDOUT, OutputError
 from tools.cli import EXIT_FAILED, EXIT_MISUSE, EXIT_NO
-from tools.run import write_json
 
 
 def run_book(asked: dict[str, Any], json_path: str | None) -> int:
@@ -23,7 +22,7 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
     # Ended by a service manager it cleans up as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
-        result = write_book(options, show.console_for(stderr=True))
+        result = write_book(options, Console(stderr=True))
     except KeyboardInterrupt:
         click.echo("tickpath: interrupted; nothing was written", err=True)
         return EXIT_NO
@@ -39,6 +38,9 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
     for line in lines_of(result):
         click.echo(line, err=True)
     if json_path is not None:
+        # Only here: it brings the whole engine with it, and the command starts a fifth faster without.
+        from tools.run import write_json
+
         write_json(result, json_path)
     return 0 if result["whole"] and not result["symbols_missing"] else EXIT_NO
 
