@@ -14,6 +14,7 @@ from typing import Any
 from numba import config
 
 from engine.gateway import ouch
+from engine.gateway.hot.state import DONE, FREE
 from engine.gateway.hot.step import step
 from engine.gateway.stage import GatewayStage, packet
 from engine.layout import (
@@ -40,6 +41,7 @@ from engine.layout import (
     REPORTS,
     RISK_FACTS,
     RISK_RULES,
+    SELL,
     TIF_DAY,
     pack_symbol,
 )
@@ -291,9 +293,42 @@ class House:
         beats = int(self.stats.heartbeats_sent)
         self.turn_until(lambda: self.stats.heartbeats_sent > beats or self.let_time_pass(), "our heartbeat")
         self.turn_until(lambda: bool(self.venue.heard) and self.venue.heard[-1][0] == "heartbeat", "our heartbeat there")
+        self.check_gate()
         heard = [said for said in self.venue.heard if said[0] != "heartbeat"]
         self.venue.heard.clear()
         return heard
+
+    def check_gate(self) -> None:
+        """What the gate keeps is what it would be if counted anew: the totals from the positions, its lists from the order table."""
+        risk, table = self.stage.risk, self.stage.state.table
+        totals = dict.fromkeys(("gross", "net_long", "net_short", "gross_qty", "pnl"), 0)
+        for line in risk.lines[: int(self.facts.lines)]:
+            held = self.positions.records[line.instrument]
+            long, short = int(held.position + held.open_buy), int(held.open_sell - held.position)
+            totals["gross"] += max(long, short) * int(line.mark)
+            totals["net_long"] += long * int(line.mark)
+            totals["net_short"] += short * int(line.mark)
+            totals["gross_qty"] += max(long, short)
+            totals["pnl"] += int(held.cash) + int(held.position) * int(line.mark)
+        assert totals == {name: int(self.facts[name]) for name in totals}
+        assert int(self.facts.executions) == int(self.stats.executed)
+        listed = {place: own for place, own in enumerate(risk.own) if own.linked}
+        assert sorted(listed) == [place for place, entry in enumerate(table) if entry.state not in (FREE, DONE)]
+        for place, own in listed.items():
+            entry = table[place]
+            assert (own.px, own.side, risk.lines[own.place].instrument) == (entry.px, entry.side, entry.instrument)
+        for place, line in enumerate(risk.lines[: int(self.facts.lines)]):
+            for side, head, count in ((BUY, line.bids, line.bid_count), (SELL, line.asks, line.ask_count)):
+                walked = []
+                while head:
+                    walked.append(int(head) - 1)
+                    head = risk.own[head - 1].next
+                assert sorted(walked) == sorted(at for at, own in listed.items() if own.place == place and own.side == side)
+                assert len(walked) == count
+            bids = [own.px for own in listed.values() if own.place == place and own.side == BUY]
+            asks = [own.px for own in listed.values() if own.place == place and own.side == SELL]
+            assert not bids or line.highest_bid >= max(bids)
+            assert not asks or line.lowest_ask <= min(asks)
 
     def let_time_pass(self) -> bool:
         """A tenth of a second, once nothing is left to do. Always False."""

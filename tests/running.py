@@ -82,7 +82,7 @@ class Launcher:
             running.communicate()
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "COLUMNS": "200", **self.variables}
+        return {**os.environ, "COLUMNS": "200", "TICKPATH_STATE": str(self.folder / "state"), **self.variables}
 
     def segments(self) -> list[str]:
         return sorted(entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith(f"{self.instance}."))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from engine.layout import RISK_REDUCING
+from engine.layout import RISK_HALTED, RISK_REDUCING
 from engine.risk import rules
 from engine.risk.hot import reasons as hot
 from engine.risk.limits import kinds_of_limits, to_dict
@@ -235,24 +235,48 @@ def test_a_restart_into_a_trip_reduces(shared: Instance) -> None:
 
 def test_where_it_does_not_run_a_decision_holds_from_the_next_start(shared: Instance) -> None:
     begin(shared)
+    with Gate(shared):
+        tickpath(shared, "set", "collar_bps", "7.5", *PERSON)
     shared.unlink()
-    assert "does not run: it holds from its next start" in tickpath(shared, "set", "collar_bps", "7.5", *PERSON).output
-    assert json.loads(tickpath(shared, "show", "--json").output)["limits"]["collar_bps"] == 7.5
+    assert "does not run: it holds from its next start" in tickpath(shared, "state", "halted", *PERSON).output
+    shown = json.loads(tickpath(shared, "show", "--json").output)
+    assert (shown["running"], shown["state"], shown["limits"]) == (False, "halted", {"collar_bps": 7.5})
+    assert "does not run: set risk.collar_bps in its config" in tickpath(shared, "set", "collar_bps", "8", *PERSON).output
+    assert tickpath(shared, "set", "collar_bps", "config", *PERSON).exit_code == 0
     again = Instance.create(shared.name, RingsConfig(ticks=64, orders=64, reports=64))
     try:
         assert len(begin(again)) == 1
-        assert in_force(again).limits.collar_bps == 7.5
+        assert (in_force(again).limits.collar_bps, in_force(again).state) == (500, RISK_HALTED)
     finally:
         again.unlink()
 
 
-def test_an_instance_that_never_ran_has_no_limits_to_change(shared: Instance) -> None:
+def test_an_instance_that_never_ran_has_nothing_changed(shared: Instance) -> None:
     shared.unlink()
-    for words in (("set", "collar_bps", "7.5", *PERSON), ("show",)):
-        refused = tickpath(shared, *words)
-        assert refused.exit_code == 2
-        assert "never" in refused.output
+    assert json.loads(tickpath(shared, "show", "--json").output)["limits"] == {}
+    assert tickpath(shared, "set", "collar_bps", "config", *PERSON).exit_code == 2
     assert CliRunner().invoke(main, ["risk", "show", "--instance", "../x"]).exit_code == 2
+    assert not list(standing.state_path(shared.name).parent.glob("*.json"))
+
+
+def test_a_run_in_which_nobody_decides_leaves_nothing_on_disk(shared: Instance, tmp_path: Path) -> None:
+    begin(shared)
+    keeper.Keeper(shared).look()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_gate_decided_is_told_where_it_cannot_be_kept(shared: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(shared)
+    watcher = keeper.Keeper(shared)
+    shared.facts.records[0]["disabled"][0] = 1
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(standing, "append", full)
+    watcher.look()
+    assert watcher.notes[0].startswith("risk: the following could not be kept for the next start: [Errno 28]")
+    assert watcher.notes[1].startswith("risk: strategy 0 was disabled")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"state": "sideways"}', '{"limits": {"collar_bps": 5}}', '{"colour": 1}'])

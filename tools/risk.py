@@ -72,19 +72,23 @@ def set_limit(instance: str, name: str, text: str, by: str, reason: str) -> str:
         raise ValueError(f"limit={name!r}: expected one of {', '.join(kinds_of_limits())}")
 
     def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
-        if not held.config:
-            raise ValueError(f"instance={instance}: it has never run, so it has no limits to change: set risk.{name} in its config")
-        current = to_dict(found.rules().limits) if found else held.config | {key: made.value for key, made in held.limits.items()}
-        value = held.config[name] if text == CONFIG_WORD else value_of(text)
-        limits = msgspec.convert(current | {name: value}, Limits)
+        kept = held.limits.get(name)
+        if found is None:
+            if text != CONFIG_WORD or kept is None:
+                raise ValueError(
+                    f"instance={instance}: it does not run: set risk.{name} in its config (a change can be taken back: config)"
+                )
+            del held.limits[name]
+            return standing.decision(name, CONFIG_WORD, kept.value, by, reason), None
+        current = to_dict(found.rules().limits)
+        configured = current[name] if kept is None else kept.before
+        limits = msgspec.convert(current | {name: configured if text == CONFIG_WORD else value_of(text)}, Limits)
         made = standing.decision(name, to_dict(limits)[name], current[name], by, reason)
-        changed = replace(found.rules(), limits=limits) if found else None
-        if changed is not None:
-            rules.record_of(changed)
-        if made.value == held.config[name]:
-            held.limits.pop(name, None)
-        else:
-            held.limits[name] = msgspec.structs.replace(made, before=held.config[name])
+        changed = replace(found.rules(), limits=limits)
+        rules.record_of(changed)
+        held.limits.pop(name, None)
+        if made.value != configured:
+            held.limits[name] = msgspec.structs.replace(made, before=configured)
         return made, changed
 
     try:
@@ -132,6 +136,8 @@ def _decide(instance: str, change: Callable[[Standing, Running | None], tuple[De
         standing.save(instance, held)
         taken = found.put(changed) if found and changed else False
     became = f"{made.what}: {_short(made.before)} -> {_short(made.value)}"
+    if found is None and running(instance):
+        return f"{became}; {instance} was starting meanwhile: say it again"
     if found is None:
         return f"{became}; {instance} does not run: it holds from its next start"
     return f"{became}; the gate judges by it" if taken else f"{became}; written, but the gate has not taken it over: is the gateway alive?"
@@ -150,12 +156,10 @@ def value_of(text: str) -> Any:
 
 
 def describe(instance: str) -> dict[str, Any]:
-    """What holds and what came of it, as plain data. ValueError where the instance neither runs nor ever ran."""
+    """What holds and what came of it, as plain data. Where the instance does not run: what it would begin with beside its config."""
     found, held = running(instance), standing.load(instance)
     if found is None:
-        if not held.config:
-            raise ValueError(f"instance={instance}: it does not run, and never did: its limits are in its config")
-        limits = held.config | {name: made.value for name, made in held.limits.items()}
+        limits = {name: made.value for name, made in held.limits.items()}
         state: dict[str, Any] = {"running": False, "state": held.state, "limits": limits}
         return state | {"changed": _changed(held), "disabled": sorted(held.disabled)}
     return described(found.rules(), found.facts) | {"running": True, "changed": _changed(held)}

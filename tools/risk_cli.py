@@ -40,7 +40,8 @@ def show(instance: str, as_json: bool) -> None:
         print_json(described)
         return
     disabled = described["disabled"]
-    click.echo(f"{instance}: {described['state'].upper()}" + (f", strategies disabled: {disabled}" if disabled else ""))
+    absent = "" if described["running"] else " from its next start (it does not run: the limits are those of its config, but for these)"
+    click.echo(f"{instance}: {described['state'].upper()}{absent}" + (f", strategies disabled: {disabled}" if disabled else ""))
     for name, value in described["limits"].items():
         made = described["changed"].get(name)
         told = f"   (configured {made['before']}; {made['by']}, {made['at']}: {made['reason']})" if made else ""

@@ -3,25 +3,26 @@
 What holds at a start is put into force here too, before anything can be ordered.
 """
 
+from collections.abc import Callable
+
 from engine.layout import STRATEGIES_MAX
 from engine.risk import rules
 from engine.risk.hot.reasons import REASON_STRATEGY_FIRES
-from engine.risk.limits import to_dict
 from engine.risk.rules import UNKNOWN
 from engine.risk.sentences import SENTENCES
 from engine.runtime import standing
 from engine.runtime.config import Config
 from engine.runtime.instance import Instance
+from engine.runtime.standing import Decision, Standing
 
 
 def establish(shared: Instance, config: Config) -> list[str]:
-    """Write the rules that this run begins with, and return a sentence for each that the config does not say. ValueError, OSError."""
-    with standing.alone(shared.name):
-        held = standing.load(shared.name)
-        begun, notes = standing.rules_at_start(held, config.risk, len(config.strategy.symbols))
-        rules.write(shared.rules, begun)
-        held.config = to_dict(config.risk)
-        standing.save(shared.name, held)
+    """Write the rules that this run begins with, and return a sentence for each that the config does not say. ValueError, OSError.
+
+    The shared memory is there before what is kept is read: a command that comes in between finds the one or is found in the other.
+    """
+    begun, notes = standing.rules_at_start(standing.load(shared.name), config.risk, len(config.strategy.symbols))
+    rules.write(shared.rules, begun)
     return notes
 
 
@@ -50,21 +51,32 @@ class Keeper:
 
     def _keep_trip(self, reason: int) -> None:
         why = SENTENCES.get(reason, f"reason={reason}").split(":")[0]
-        with standing.alone(self.shared.name):
-            held = standing.load(self.shared.name)
+
+        def keep(held: Standing) -> Decision:
             made = standing.decision("state", "reducing", held.state, standing.GATE, why)
-            standing.append(self.shared.name, made)
             if held.state != "halted":
                 held.state, held.state_decision = "reducing", made
-            standing.save(self.shared.name, held)
+            return made
+
+        self._keep(keep)
         self.notes.append(f"risk: the state became REDUCING: {why}; `tickpath risk state active` ends it")
 
     def _keep_disabled(self, strategy: int) -> None:
         why = SENTENCES[REASON_STRATEGY_FIRES].split(",")[0]
-        with standing.alone(self.shared.name):
-            held = standing.load(self.shared.name)
-            made = standing.decision(f"strategy {strategy}", "disabled", "enabled", standing.GATE, why)
-            standing.append(self.shared.name, made)
-            held.disabled[strategy] = made
-            standing.save(self.shared.name, held)
+
+        def keep(held: Standing) -> Decision:
+            held.disabled[strategy] = standing.decision(f"strategy {strategy}", "disabled", "enabled", standing.GATE, why)
+            return held.disabled[strategy]
+
+        self._keep(keep)
         self.notes.append(f"risk: strategy {strategy} was disabled: {why}; `tickpath risk enable {strategy}` ends it")
+
+    def _keep(self, change: Callable[[Standing], Decision]) -> None:
+        """On disk, if it can be written; what was decided holds in this run anyhow."""
+        try:
+            with standing.alone(self.shared.name):
+                held = standing.load(self.shared.name)
+                standing.append(self.shared.name, change(held))
+                standing.save(self.shared.name, held)
+        except (OSError, ValueError) as error:
+            self.notes.append(f"risk: the following could not be kept for the next start: {error}")

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from engine.risk.limits import Limits, kinds_of_limits, to_dict
+from engine.risk.limits import Limits, to_dict
 from engine.risk.rules import DISABLED, ENABLED, STATES, Rules
 from engine.runtime import latch
 
@@ -38,13 +38,12 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Standing(Struct, forbid_unknown_fields=True):
-    """What holds. limits: by name, those that differ from the config; config: the limits as the last start read them."""
+    """What holds. limits: by name, those that differ from the config, with what was configured as `before`."""
 
     state: str = "active"
     state_decision: Decision | None = None
     limits: dict[str, Decision] = field(default_factory=dict)
     disabled: dict[int, Decision] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 def decision(what: str, value: Any, before: Any, by: str, reason: str) -> Decision:
@@ -133,11 +132,12 @@ def alone(instance: str) -> Iterator[None]:
 
 def rules_at_start(standing: Standing, config: Limits, symbols: int) -> tuple[Rules, list[str]]:
     """What a start puts into force, and a sentence for each thing that differs from the config. ValueError where it cannot hold."""
-    known = {name: made for name, made in standing.limits.items() if name in kinds_of_limits()}
-    limits = msgspec.convert(to_dict(config) | {name: made.value for name, made in known.items()}, Limits)
+    configured = to_dict(config)
+    known = {name: made for name, made in standing.limits.items() if name in configured and made.value != configured[name]}
+    limits = msgspec.convert(configured | {name: made.value for name, made in known.items()}, Limits)
     enabled = {0: ENABLED} | dict.fromkeys(standing.disabled, DISABLED)
     rules = Rules(limits, symbols=symbols, state=STATES[standing.state], enabled=enabled)
-    notes = [f"risk.{name}={made.value}, not {made.before} as configured: {_told(made)}" for name, made in known.items()]
+    notes = [f"risk.{name}={made.value}, not {configured[name]} as configured: {_told(made)}" for name, made in known.items()]
     if standing.state != "active" and standing.state_decision is not None:
         notes.append(f"risk: the state is {standing.state.upper()}: {_told(standing.state_decision)}; `tickpath risk state active` ends it")
     for strategy, made in standing.disabled.items():
