@@ -322,6 +322,29 @@ def test_a_round_trip_ends_where_the_position_goes_through_zero(boards: Boards) 
     assert desk.facts.losses == 0
 
 
+def test_what_a_broken_trade_left_at_flat_is_not_the_next_round_trip_s(boards: Boards) -> None:
+    desk = Desk(boards, **CALM | {"losses_in_a_row_max": 100})
+    desk.judge()
+    boards.set(boards.positions, KNOWN, cash=-5_000)  # flat, and poorer by a trade that was taken back
+    lose(desk, 1, PX + 100)
+    assert desk.facts.losses == 0
+    lose(desk, 1)
+    assert desk.facts.losses == 1
+
+
+def test_until_there_is_a_good_quote_a_fill_is_the_mark(boards: Boards) -> None:
+    desk = Desk(boards, **CALM)
+    boards.quote(flags=BOOK_STALE)
+    assert desk.judge() == hot.REASON_BOOK_NOT_VALID
+    desk.fill(BUY, 100, PX + 500)
+    assert (desk.facts.gross, desk.facts.pnl) == (100 * (PX + 500), 0)
+    desk.fill(BUY, 100, PX)
+    assert (desk.facts.gross, desk.facts.pnl) == (200 * (PX + 500), 100 * 500)
+    boards.quote()
+    desk.watch()
+    assert (desk.facts.gross, desk.facts.pnl) == (200 * PX, -100 * 500)
+
+
 # States.
 
 
@@ -387,6 +410,8 @@ def test_no_order_may_trade_with_one_of_ours(boards: Boards) -> None:
     assert [desk.judge(px=px) for px in (PX, PX + 99, PX + 100, PX + 300)] == [PASSED, PASSED] + [hot.REASON_SELF_TRADE] * 2
     assert desk.judge(kind=MSG_REPLACE, counted=100, px=PX + 100, tif=TIF_IOC) == hot.REASON_SELF_TRADE
     assert desk.judge(px=PX + 300, instrument=SECOND) == PASSED
+    assert desk.enter(2, side=SELL, px=PX + 50, instrument=SECOND) == PASSED
+    assert [desk.judge(px=PX + 50), desk.judge(px=PX + 50, instrument=SECOND)] == [PASSED, hot.REASON_SELF_TRADE]
     desk.leave(1, KNOWN, SELL, 100)
     assert [desk.judge(px=px) for px in (PX + 199, PX + 200)] == [PASSED, hot.REASON_SELF_TRADE]
     desk.leave(0, KNOWN, SELL, 100)
