@@ -2,10 +2,12 @@
 
 from numba import njit
 
+from engine.feed.hot.ahead import look_ahead
 from engine.feed.hot.decoder import OFFSET_MASK
 from engine.feed.hot.mold import end_session, open_packet
 from engine.feed.hot.receive import packet_at, packet_drops, packet_noted, packet_size, packet_waited_ns, receive
 from engine.feed.hot.state import (
+    AHEAD,
     ASKED,
     BLOCKED,
     END_AT,
@@ -59,7 +61,10 @@ def next_packet(feed, clock):
         if got <= 0:
             return got
         line = words[POLLED]
+        words[AHEAD] = 0
     packet = sockets.taken[line]
+    if packet == words[AHEAD] and sockets.filled[line] > packet + 1:
+        look_ahead(feed, line, packet)
     sockets.taken[line] = packet + 1
     words[ORIGIN_TSC] = sockets.received_tsc[line]
     if packet_noted(sockets, line, packet):

@@ -127,6 +127,8 @@ CHECK_BOOKS = 92
 # The line that packets were received from last.
 POLLED = 93
 LOGIN_BYTES = 94
+# The next packet of a call whose messages' memory has not been asked for (engine/feed/hot/ahead.py).
+AHEAD = 95
 FEED_WORDS = 96
 
 INSTRUMENTS_TOLD = 1 << 20
