@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h
 
 .DEFAULT_GOAL := help
-.PHONY: bench-risk risk-table help build run test lint format perf bench-ring bench-book warm proof soak clean tools-present
+.PHONY: bench-risk risk-table help build run test lint format perf bench-ring bench-book bench-receive warm proof soak clean tools-present
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-risk: $(VENV)/ready-dev  ## the risk gate: all checks on, and what each co
 
 risk-table: $(VENV)/ready-dev  ## which test shows which risk control, from running them
 	$(BIN)/python -m tools.risk_table
+
+bench-receive: $(VENV)/ready-dev  ## packet to quote beside a bare recvmmsg in C: make bench-receive FILE=day.itch
+	$(BIN)/python perf/bench_receive.py $(FILE) --json -
 
 proof:  ## the ring's models at length: Relacy and Spin (apt-get install relacy-dev spin)
 proof: $(VENV)/ready-dev

@@ -261,6 +261,7 @@ class PacketBuffers:
             received_tsc=np.zeros(lines, np.int64),
             stamped=np.zeros(lines, np.int64),
             received_ns=np.zeros(lines, np.int64),
+            calls=np.zeros(lines, np.int64),
             troubles=np.zeros(lines, np.int64),
             moment=np.zeros(2, np.int64),
         )

@@ -58,8 +58,8 @@ class Sockets(NamedTuple):
     fds (lines,), -1 where nothing is open; headers, notes: as drawn above, line by line; filled, taken (lines,): the packets of the
     last call, and for the caller how many of them he has looked at; received_tsc (lines,): when the last call that brought packets
     returned. stamped (lines,): 1 where kernel stamps are asked for, and then received_ns (lines,) is the same moment by the kernel's
-    clock. troubles (lines,): errors that the network reported and that pass, such as a request server that is not there.
-    moment (2,): a struct timespec to read the clock into.
+    clock. calls (lines,): calls made, those that found nothing included. troubles (lines,): errors that the network reported and that
+    pass, such as a request server that is not there. moment (2,): a struct timespec to read the clock into.
     """
 
     fds: np.ndarray
@@ -70,6 +70,7 @@ class Sockets(NamedTuple):
     received_tsc: np.ndarray
     stamped: np.ndarray
     received_ns: np.ndarray
+    calls: np.ndarray
     troubles: np.ndarray
     moment: np.ndarray
 
@@ -89,6 +90,7 @@ def receive(sockets, line, clock):
         sockets.headers[(first + packet) * HEADER_WORDS + HEADER_CONTROL_BYTES] = NOTE_BYTES
     sockets.filled[line] = 0
     sockets.taken[line] = 0
+    sockets.calls[line] += 1
     got = recv_packets(fd, sockets.headers[first * HEADER_WORDS :], PACKETS_MAX)
     if got <= 0:
         return missed(sockets, line, got)
