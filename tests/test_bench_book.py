@@ -98,9 +98,14 @@ def test_it_runs_and_writes_its_figures(tmp_path: Path, how: list[str]) -> None:
         "book_ns",
         "source",
         "as_it_is",
+        "walk_ns",
+        "read_ns",
+        "by_type",
     }
     assert wanted <= figures.keys()
     assert figures["differences"] == []
+    assert set("AFECXDU") <= figures["by_type"].keys()
+    assert sum(told["messages"] for told in figures["by_type"].values()) == figures["messages"]
     assert figures["messages"] == 3 * figures["as_it_is"]["messages"]
     assert figures["book_ratio"] == pytest.approx(figures["book_mps"] / figures["peer_book_mps"], rel=0.01)
     assert "equal" in run.stderr

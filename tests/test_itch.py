@@ -22,7 +22,7 @@ from engine.book.hot.book import ORDERS_LIVE, best_level, find_order, worse_leve
 from engine.feed import itch
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.orders import CHANGED, DIVERGED, NOTHING, OVERFLOWED, apply_order
-from engine.feed.hot.replay import decode_only, replay
+from engine.feed.hot.replay import INTERRUPTED_TICKS, decode_only, look_ticks, replay, replay_timed, walk_frames
 from engine.feed.records import records
 from engine.feed.stage import make_decoder
 from engine.layout import BUY, FEED_STATS, SELL, pack_symbol
@@ -407,7 +407,7 @@ def test_bytes_that_are_no_itch_at_all(raw: bytes) -> None:
 GUARDED = """
 import ctypes, mmap, numpy as np
 from engine.feed import itch
-from engine.feed.hot.replay import decode_only, replay
+from engine.feed.hot.replay import INTERRUPTED_TICKS, decode_only, look_ticks, replay, replay_timed, walk_frames
 from tests.itch_flow import frame
 from tests.test_itch import decoder
 
@@ -425,6 +425,8 @@ for message in itch.MESSAGES:
             memory[at : mmap.PAGESIZE] = raw[:size]
             replay(into, whole[at : mmap.PAGESIZE], 0, size)
             read += decode_only(whole[at : mmap.PAGESIZE], 0, size)[0]
+            read -= walk_frames(whole[at : mmap.PAGESIZE], 0, size)
+            read += decode_only(whole[at : mmap.PAGESIZE], 0, size)[0]
 print(read)
 """
 
@@ -436,18 +438,33 @@ def test_no_byte_behind_the_last_is_touched() -> None:
 
 
 def test_decode_only_reads_what_the_benchmark_says() -> None:
+    """Every field but tracking numbers, names and MPIDs; of a type without a letter its own."""
     raw = frame(Flow(3).messages(500))
     messages, total = decode_only(np.frombuffer(raw, np.uint8), 0, len(raw))
-    read = {"locate", "timestamp", "ref", "shares", "px", "new_ref"}
     expected = 0
     for message in unframe(raw):
         if itch.ABOUT_ORDER[message[0]]:
-            for name, value in itch.BY_CODE[message[0]].decode(message).items():
-                if name == "side":
-                    expected += letter(value)
-                elif name in read and (name, message[0]) != ("px", itch.ORDER_EXECUTED_PRICE.code):
-                    expected += int(value)
+            fields = itch.BY_CODE[message[0]].decode(message)
+            expected += sum(int(fields[name]) for name in NUMBERS & fields.keys())
+            expected += letter(fields.get("side", fields.get("printable", chr(message[0]))))
     assert (messages, total) == (500, expected)
+    assert walk_frames(np.frombuffer(raw, np.uint8), 0, len(raw)) == 500
+
+
+NUMBERS = {"locate", "timestamp", "ref", "shares", "px", "new_ref", "match"}
+
+
+def test_a_timed_replay_is_a_replay_and_counts_every_message_by_its_type() -> None:
+    raw = frame(Flow(4).opening() + Flow(4).messages(2_000))
+    buffer = np.frombuffer(raw, np.uint8)
+    plain, timed = decoder(), decoder()
+    by_type = np.zeros(3 * 256, np.int64)
+    assert replay(plain, buffer, 0, len(raw)) == replay_timed(timed, buffer, 0, len(raw), by_type) == len(raw)
+    assert fingerprint(timed) == fingerprint(plain)
+    rows = by_type.reshape(-1, 3)
+    assert (rows[:, 0] + rows[:, 2] == timed.counts).all()
+    assert ((rows[:, 1] > 0) == (rows[:, 0] > 0)).all()
+    assert 0 < look_ticks(1_000) < INTERRUPTED_TICKS
 
 
 def peer_after_each(messages: list[bytes]) -> Iterator[dict[int, tuple[int, ...]]]:

@@ -81,3 +81,23 @@ LENGTHS[list(BY_CODE)] = [message.length for message in BY_CODE.values()]
 _ORDER_MESSAGES = (ADD_ORDER, ADD_ORDER_MPID, ORDER_EXECUTED, ORDER_EXECUTED_PRICE, ORDER_CANCEL, ORDER_DELETE, ORDER_REPLACE)
 ABOUT_ORDER = np.zeros(256, np.bool_)
 ABOUT_ORDER[[message.code for message in _ORDER_MESSAGES]] = True
+
+# For a decoder without branches, by type byte, 0 for what is not about an order: the length in the lowest byte, then where its shares,
+# px, second reference (a new ref or a match number) and letter (side or printable) are, then by how much to shift the first two away
+# where there are none. The top bit: there is a second reference. What a type has not is read at its ref, a letter at its type.
+SHARES_SHIFT, PX_SHIFT, SECOND_SHIFT, LETTER_SHIFT, NO_SHARES_SHIFT, NO_PX_SHIFT = 8, 16, 24, 32, 40, 48
+
+
+def _order_fields(message: Message) -> int:
+    def place(*names: str) -> int:
+        return next((message[name] for name in names if name in message.offsets), message["ref"])
+
+    has = message.offsets.keys()
+    packed = message.length | place("shares") << SHARES_SHIFT | place("px") << PX_SHIFT | place("new_ref", "match") << SECOND_SHIFT
+    packed |= (place("side", "printable") if has & {"side", "printable"} else message["type"]) << LETTER_SHIFT
+    packed |= (0 if "shares" in has else 32) << NO_SHARES_SHIFT | (0 if "px" in has else 32) << NO_PX_SHIFT
+    return packed - (1 << 63) if has & {"new_ref", "match"} else packed
+
+
+ORDER_FIELDS = np.zeros(256, np.int64)
+ORDER_FIELDS[[message.code for message in _ORDER_MESSAGES]] = [_order_fields(message) for message in _ORDER_MESSAGES]
