@@ -117,6 +117,7 @@ class SnapshotServer:
     def __init__(self, messages: list[bytes], *, pieces: int = 1 << 20) -> None:
         self.messages = messages
         self.sequence = 0
+        self.session = SESSION
         self.refusing = False
         self.cut: int | None = None
         self.pieces = pieces
@@ -163,7 +164,7 @@ class SnapshotServer:
     def snapshot(self) -> bytes:
         sequence = self.sequence or len(self.messages) + 1
         kept = [raw for raw in self.messages[: sequence - 1] if chr(raw[0]) in "SRHYNh"]
-        sent = soup(LOGIN_ACCEPTED.encode(session=SESSION, sequence="1".rjust(20)))
+        sent = soup(LOGIN_ACCEPTED.encode(session=self.session.rjust(10), sequence="1".rjust(20)))
         for ref, (locate, side, px, shares) in model_at(self.messages, sequence - 1).orders.items():
             kept.append(itch.ADD_ORDER.encode(
                 locate=locate, tracking=0, timestamp=1, ref=ref, side=chr(side), shares=shares, stock=f"SYM{locate}", px=px

@@ -374,9 +374,21 @@ def test_a_snapshot_comes_in_pieces_while_the_feed_goes_on() -> None:
         assert counted["lost"] == counted["covered"] == 719 - 500
 
 
-def test_a_snapshot_ahead_of_the_feed_waits_for_it() -> None:
+def test_a_snapshot_of_our_session_says_itself_what_nobody_has_sent_us() -> None:
     with venue(count=1_000, snapshot=True, gap_messages_max=10) as at:
         assert at.snapshots is not None
+        at.a(at.part(1, 500), at.part(601, 700))
+        at.snapshots.sequence = 800
+        at.wait_until_valid()
+        assert at.house.control.feed_sequence == 800
+        at.assert_books_are(model_at(at.messages, 799))
+        assert at.house.counted()["lost"] == at.house.counted()["covered"] == 299
+
+
+def test_a_snapshot_of_who_knows_what_session_waits_for_the_feed() -> None:
+    with venue(count=1_000, snapshot=True, gap_messages_max=10) as at:
+        assert at.snapshots is not None
+        at.snapshots.session = "OTHER"
         at.a(at.part(1, 500), at.part(601, 700))
         at.snapshots.sequence = 800
         for _ in range(10):
@@ -520,6 +532,16 @@ def test_one_packet_of_another_session_changes_nothing_and_two_do() -> None:
         at.assert_quotes_are(model_at(at.messages, 40))
         at.b(at.part(61, 70))
         assert at.house.control.feed_sequence == 41
+        assert at.house.counted()["session_changes"] == 1
+
+
+def test_a_session_of_which_nothing_but_one_heartbeat_is_heard_is_believed_at_its_third() -> None:
+    with venue() as at:
+        at.a(at.part(1, 50))
+        beat = packet(7, [], session="TEST000002")
+        at.a(beat, beat)
+        assert "session_changes" not in at.house.counted()
+        at.a(beat)
         assert at.house.counted()["session_changes"] == 1
 
 

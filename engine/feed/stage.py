@@ -241,11 +241,21 @@ class FeedStage:
             if self.words[SNAPSHOT_FD] >= 0:
                 os.close(int(self.words[SNAPSHOT_FD]))
                 self.words[SNAPSHOT_FD] = -1
-            for number in self.lines:
+            for number, line in self.lines.items():
+                self._count_drops(number, line)
                 self.packets.detach(number)
             self._close_all()
             for role in self.roles:
                 role.close()
+
+    def _count_drops(self, number: int, line: Line) -> None:
+        """What a socket dropped after its last packet, nobody has been told yet."""
+        dropped = line.drops()
+        if dropped >= 0:
+            row = self.state.lines[number]
+            more = (dropped - int(row["socket_drops"])) & 0xFFFFFFFF
+            row["socket_drops"] += more
+            self.state.decoder.stats[0]["socket_drops"] += more
 
     @property
     def receive_buffer_bytes(self) -> int:

@@ -73,6 +73,9 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         line["state"] = STATE_COMPILING
         with event.install_recorder("numba:compile") as recorder:
             stages += _build_all(place.stages, run)
+            for stage in stages:
+                for sentence in getattr(stage, "shortfalls", ()):
+                    _tell(words.notes_fd, f"{sentence}\n")
             turn = _compiled_turn(run, slot, place, stages)
         line["kernels_compiled"] = sum(1 for _, happened in recorder.buffer if happened.is_start)
         gc.collect()

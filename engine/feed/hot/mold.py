@@ -68,6 +68,8 @@ from engine.wire.hot.bytes import get_raw64, get_u16, get_u64
 from shm.atomics import store_release, wrap_add, wrap_sub
 
 SESSION_TAIL_AT = SESSION_AT + 8
+# So many packets that are all the same bear witness to their session.
+COPIES_MAX = 3
 # A number further away than this is not of a stream that anybody sent.
 BELIEVED_MAX = 1 << 48
 
@@ -146,8 +148,12 @@ def admit(feed, line, at, size):
 
 @njit(cache=True, _nrt=False)
 def is_another(feed, line, at, size):
-    """Whether a packet agrees with the one that first named its session, and is not a copy of it on the same line."""
+    """Whether a packet agrees with the one that first named its session, and is not a copy of it on the same line; but what comes a third
+    time is no copy that a network made, it is a heartbeat."""
     words = feed.words
+    words[CANDIDATE] += 1
+    if words[CANDIDATE] >= COPIES_MAX:
+        return True
     if line != words[CANDIDATE_LINE] or size != words[CANDIDATE_BYTES]:
         return True
     return get_u64(feed.buffer, at + SEQUENCE_AT) != get_u64(feed.buffer, CANDIDATE_AT + SEQUENCE_AT)

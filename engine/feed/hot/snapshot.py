@@ -35,9 +35,12 @@ from engine.feed.hot.state import (
     REFRESH_NEXT_TSC,
     REFRESH_WAIT_NS,
     REPLAY_NEXT,
+    REQUEST_AT,
     SCOPE,
     SCOPE_ALL,
     SCOPE_SUSPECTS,
+    SESSION_HIGH,
+    SESSION_LOW,
     SNAPSHOT,
     SNAPSHOT_AVAILABLE,
     SNAPSHOT_CLEARING,
@@ -49,6 +52,7 @@ from engine.feed.hot.state import (
     SNAPSHOT_JOINING,
     SNAPSHOT_LOADING,
     SNAPSHOT_LOGIN,
+    SNAPSHOT_NAMED,
     SNAPSHOT_NEXT_TSC,
     SNAPSHOT_REPLAYING,
     SNAPSHOT_SENT_TSC,
@@ -65,8 +69,10 @@ from engine.feed.hot.state import (
     SUSPECTS,
     UNPROVEN,
 )
+from engine.feed.hot.window import raise_frontier
+from engine.feed.moldudp64 import SESSION_BYTES
 from engine.messages.hot.stamp import ticks_of_ns
-from engine.wire.hot.bytes import get_u16
+from engine.wire.hot.bytes import get_u16, put_raw64, put_u16
 from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, close_fd, recv_bytes, send_bytes
 from engine.wire.soupbintcp import (
     DEBUG,
@@ -82,6 +88,9 @@ from engine.wire.soupbintcp import (
 from shm.atomics import store_release, wrap_sub
 
 ACCEPTED_CODE = LOGIN_ACCEPTED.code
+ACCEPTED_BYTES = LOGIN_ACCEPTED.length
+SESSION_AT = LOGIN_ACCEPTED["session"]
+SPACE = ord(" ")
 END_CODE = END_OF_SNAPSHOT.code
 END_BYTES = END_OF_SNAPSHOT.length
 DIGITS_AT = END_OF_SNAPSHOT["sequence"]
@@ -160,6 +169,7 @@ def want_snapshot(feed, clock, tsc):
         return 0
     words[SNAPSHOT] = SNAPSHOT_WANTED
     words[SNAPSHOT_VOID] = 0
+    words[SNAPSHOT_NAMED] = 0
     words[SNAPSHOT_TSC] = tsc
     words[SNAPSHOT_FD] = -1
     words[STREAM_BEGIN] = STREAM_AT
@@ -309,12 +319,35 @@ def take_packet_off(feed, clock, tsc):
         feed.decoder.stats[0].snapshot_messages += 1
     elif kind == SERVER_HEARTBEAT:
         row.heartbeats += 1
-    elif kind != ACCEPTED_CODE and kind != DEBUG:
+    elif kind == ACCEPTED_CODE and size == LENGTH_BYTES + ACCEPTED_BYTES:
+        words[SNAPSHOT_NAMED] = is_our_session(words, buffer, at + TYPE_AT + SESSION_AT)
+    elif kind != DEBUG:
         # The login was refused, the session ended before the snapshot did, or this is another protocol.
         return BROKEN
     row.packets += 1
     words[STREAM_BEGIN] = at + size
     return TAKEN
+
+
+@njit(cache=True, _nrt=False)
+def is_our_session(words, buffer, at):
+    """Whether the session of a login is named like the feed's. SoupBinTCP has the name at the right, MoldUDP64 at the left."""
+    put_raw64(buffer, REQUEST_AT, words[SESSION_HIGH])
+    put_u16(buffer, REQUEST_AT + 8, words[SESSION_LOW])
+    ours = 0
+    theirs = 0
+    for _ in range(SESSION_BYTES):
+        while ours < SESSION_BYTES and buffer[REQUEST_AT + ours] == SPACE:
+            ours += 1
+        while theirs < SESSION_BYTES and buffer[at + theirs] == SPACE:
+            theirs += 1
+        if ours == SESSION_BYTES or theirs == SESSION_BYTES:
+            break
+        if buffer[REQUEST_AT + ours] != buffer[at + theirs]:
+            return 0
+        ours += 1
+        theirs += 1
+    return 1 if ours == SESSION_BYTES and theirs == SESSION_BYTES else 0
 
 
 @njit(cache=True, _nrt=False)
@@ -361,6 +394,9 @@ def join_feed(feed, clock, tsc):
     """Where the feed has come to the snapshot's number, and what follows that number is there, the two are one."""
     words = feed.words
     sequence = words[SNAPSHOT_SEQUENCE]
+    if words[SCOPE] == SCOPE_ALL and words[SNAPSHOT_NAMED] and wrap_sub(sequence, words[FRONTIER]) < feed.window.sequences.shape[0]:
+        # It is of our session, so the numbers that it has and nobody sent us were in use, be the market ever so quiet now.
+        raise_frontier(words, sequence, tsc)
     reached = words[FRONTIER] if words[SCOPE] == SCOPE_ALL else words[EXPECTED]
     if wrap_sub(sequence, reached) > 0:
         return 0

@@ -63,7 +63,8 @@ ASKED_TSC = 34
 ASKED_FROM = 35
 TRIES = 36
 SERVER = 37
-# The session that was left, which nothing goes back to; and one that was named once, with the line and size of its packet.
+# The session that was left, which nothing goes back to; and one that was named by another packet, how often (CANDIDATE),
+# with the line and size of the first such packet.
 PREVIOUS_KNOWN = 38
 PREVIOUS_HIGH = 39
 PREVIOUS_LOW = 40
@@ -99,6 +100,8 @@ KEEP = 61
 REPLAY_NEXT = 62
 # The session changed: what the snapshot's connection brings is of the old one.
 SNAPSHOT_VOID = 63
+# Its login named our session.
+SNAPSHOT_NAMED = 74
 # Instruments that are suspect.
 SUSPECTS = 64
 # The highest instrument whose book is being made anew.
