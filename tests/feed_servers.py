@@ -120,6 +120,7 @@ class SnapshotServer:
         self.session = SESSION
         self.refusing = False
         self.cut: int | None = None
+        self.extra: list[bytes] = []
         self.pieces = pieces
         self.logins = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -169,7 +170,7 @@ class SnapshotServer:
             kept.append(itch.ADD_ORDER.encode(
                 locate=locate, tracking=0, timestamp=1, ref=ref, side=chr(side), shares=shares, stock=f"SYM{locate}", px=px
             ))  # fmt: skip
-        sent += b"".join(soup(bytes([SEQUENCED]) + raw) for raw in kept)
+        sent += b"".join(soup(bytes([SEQUENCED]) + raw) for raw in kept + self.extra)
         sent += soup(bytes([SEQUENCED]) + END_OF_SNAPSHOT.encode(sequence=f"{sequence:020d}"))
         return sent if self.cut is None else sent[: self.cut]
 

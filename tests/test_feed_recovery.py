@@ -3,7 +3,7 @@ its books meanwhile."""
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,13 +70,17 @@ class Venue:
         self.house.clock.words[NOW] += ns
         return self.settle()
 
-    def wait_until_valid(self, locate: int = 1, steps: int = 200) -> list[dict[str, Any]]:
+    def wait_until_valid(self, locate: int = 1) -> list[dict[str, Any]]:
+        words = self.house.stage.words if self.house.stage is not None else {}
+        return self.wait_for(lambda: self.flags(locate) == BOOK_VALID and not words[TROUBLE])
+
+    def wait_for(self, come: Callable[[], bool], steps: int = 200) -> list[dict[str, Any]]:
         ticks = []
         for _ in range(steps):
-            if self.flags(locate) == BOOK_VALID and self.house.stage is not None and not self.house.stage.words[TROUBLE]:
+            if come():
                 return ticks
             ticks += self.wait(MS // 4)
-        raise AssertionError(f"not valid after {steps} waits: {self.house.counted()}, flags={self.flags(locate)}")
+        raise AssertionError(f"it has not come after {steps} waits: {self.house.counted()}")
 
     def flags(self, locate: int) -> int:
         return self.house.quote_line(locate)["flags"]
@@ -512,6 +516,38 @@ def test_a_suspect_book_is_made_anew_while_the_others_go_on(lag: int) -> None:
         top = at.house.tops_table.records[2]
         assert (int(top["suspects"]), int(top["refreshes"]), int(top["invalidated"])) == (1, 1, 1)
         assert int(top["invalid_ns"]) > 0
+
+
+def test_a_snapshot_from_before_anything_was_kept_makes_no_book_anew() -> None:
+    with venue(count=1_000, snapshot=True) as at:
+        assert at.snapshots is not None
+        at.a(at.part(1, 500))
+        at.snapshots.sequence = 400
+        at.a(packet(501, [unknown_order(2)]))
+        at.wait(MS)
+        assert at.house.counted()["snapshots_too_old"] >= 1
+        assert at.flags(2) == BOOK_SUSPECT
+        at.snapshots.messages = [*at.messages[:500], at.messages[0]]
+        at.snapshots.sequence = 502
+        for _ in range(30):
+            at.wait(50 * MS)
+        at.wait_until_valid(2)
+        at.assert_books_are(model_at(at.messages, 500))
+
+
+def test_a_book_that_the_snapshot_itself_contradicts_stays_suspect() -> None:
+    with venue(count=1_000, snapshot=True, gap_messages_max=10) as at:
+        assert at.snapshots is not None
+        at.snapshots.sequence = 640
+        at.snapshots.extra = [unknown_order(2)]
+        at.a(at.part(601, 620), at.part(621, 650))
+        at.wait_for(lambda: at.flags(1) == BOOK_VALID)
+        assert [at.flags(locate) for locate in range(1, 5)] == [BOOK_VALID, BOOK_SUSPECT, BOOK_VALID, BOOK_VALID]
+        at.snapshots.extra = []
+        at.snapshots.sequence = 651
+        at.wait(1_000 * MS)
+        at.wait_until_valid(2)
+        at.assert_quotes_are(model_at(at.messages, 650))
 
 
 def test_suspects_are_refreshed_ever_less_often() -> None:
