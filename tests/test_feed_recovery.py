@@ -485,6 +485,21 @@ def test_a_hole_that_is_filled_while_the_snapshot_connects_needs_none() -> None:
         assert {"snapshots", "snapshot_failures", "lost"} & at.house.counted().keys() == set()
 
 
+def test_a_hole_that_is_filled_while_the_books_are_being_loaded_changes_nothing() -> None:
+    with venue(count=1_000, snapshot=True, gap_messages_max=5) as at:
+        assert at.snapshots is not None
+        at.snapshots.pieces = 500
+        at.snapshots.sequence = 620
+        at.a(at.part(1, 500), at.part(601, 650))
+        at.wait_for(lambda: at.house.counted().get("snapshot_messages", 0) > 20)
+        at.b(at.part(501, 600))
+        at.snapshots.pieces = 1 << 20
+        at.wait_until_valid()
+        at.assert_books_are(model_at(at.messages, 650))
+        at.assert_quotes_are(model_at(at.messages, 650))
+        assert {"unknown_orders", "duplicate_orders", "suspects"} & at.house.counted().keys() == set()
+
+
 # Suspects.
 
 
