@@ -164,10 +164,10 @@ def _array(column: Column, rows: np.ndarray, names: Names, midnight_ns: int) -> 
 
 
 def decimals(words: np.ndarray, kind: pa.Decimal128Type, missing: np.ndarray | None = None) -> pa.Array:
-    """Integers in the unit of the last decimal, shape (n,), as decimals; null where `missing`."""
+    """Integers in the unit of the last decimal, shape (n,), none below 0, as decimals; null where `missing`."""
     halves = np.empty((len(words), 2), np.int64)
     halves[:, 0] = words
-    halves[:, 1] = words >> 63
+    halves[:, 1] = 0
     valid = None if missing is None or not missing.any() else pa.py_buffer(np.packbits(~missing, bitorder="little"))
     return pa.Array.from_buffers(kind, len(words), [valid, pa.py_buffer(halves)])
 
