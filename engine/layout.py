@@ -24,6 +24,7 @@ EXCHANGE_STATS = record_dtype(ffi, "tp_exchange_stats")
 POSITION = record_dtype(ffi, "tp_position")
 RISK_RULES = record_dtype(ffi, "tp_risk_rules")
 RISK_FACTS = record_dtype(ffi, "tp_risk_facts")
+CAPTURE = record_dtype(ffi, "tp_capture")
 
 MSG_INSTRUMENT: int = lib.TP_MSG_INSTRUMENT
 MSG_QUOTE: int = lib.TP_MSG_QUOTE

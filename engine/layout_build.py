@@ -37,6 +37,7 @@ WHOLE_LINES(tp_exchange_stats);
 WHOLE_LINES(tp_position);
 WHOLE_LINES(tp_risk_rules);
 WHOLE_LINES(tp_risk_facts);
+WHOLE_LINES(tp_capture);
 """
 
 ffi = FFI()

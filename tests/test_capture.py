@@ -466,6 +466,7 @@ def test_lines_are_the_first_session_with_itch_and_where_else_it_goes(tmp_path: 
     path = feed_file(tmp_path, sent)
     lines = find_lines(path)
     assert (address_text(lines.a), address_text(lines.b or 0)) == (f"{A[0]}:{A[1]}", f"{B[0]}:{B[1]}")
+    assert (lines.session, lines.sequence) == ("TEST000001", 1)
     assert str(lines) == f"line A is {A[0]}:{A[1]}, line B {B[0]}:{B[1]}"
     assert list(messages_of(path, lines)) == raw[:5]
     alone = chosen_lines(path, "239.0.0.1:1", "")
@@ -476,6 +477,12 @@ def test_lines_are_the_first_session_with_itch_and_where_else_it_goes(tmp_path: 
     assert "10.0.0.9:53 (3)" in str(refused.value)
     with pytest.raises(ValueError, match="it is line A's address too"):
         chosen_lines(path, "239.0.0.1:1", "239.0.0.1:1")
+
+
+def test_a_feed_begins_with_the_lower_of_its_lines_first_numbers(tmp_path: Path) -> None:
+    raw = [random_message(itch.SYSTEM_EVENT, random.Random(number))[0] for number in range(2)]
+    assert find_lines(feed_file(tmp_path, [(A, packet(8, raw)), (B, packet(7, raw))])).sequence == 7
+    assert find_lines(feed_file(tmp_path, [(A, packet(8, raw)), (B, packet(9, raw))])).sequence == 8
 
 
 def test_a_later_session_begins_its_numbers_anew(tmp_path: Path) -> None:

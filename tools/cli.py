@@ -22,7 +22,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--feed", type=click.Path(path_type=Path), help="Replay this NASDAQ ITCH 5.0 file (plain or gzip) in the simulated exchange.")
+@click.option(
+    "--feed",
+    type=click.Path(path_type=Path),
+    help="Replay this NASDAQ ITCH 5.0 file in the simulated exchange, or feed this packet capture (pcap, pcapng).",
+)
 @click.option("--seconds", type=click.FloatRange(min=0), help="Trade this long; 0: until the flow ends or Ctrl-C.")
 @click.option("--speed", type=click.FloatRange(min=0), help="With --feed: 1 as recorded (default), 10 ten times faster, 0 flat out.")
 @click.option("--symbols", default="", help="Trade these, separated by commas; with --feed the busiest ones otherwise.")

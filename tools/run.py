@@ -13,6 +13,7 @@ import orjson
 import psutil
 from rich.console import Console
 
+from engine.feed.pcap import is_capture
 from engine.layout import pack_symbol
 from engine.risk import rules
 from engine.runtime import cpus, keeper, latch, realtime, report, standing
@@ -22,7 +23,7 @@ from engine.runtime.instance import Instance
 from engine.runtime.placement import Place, place
 from engine.runtime.supervisor import Outcome, Supervisor
 from shm._shim import lib
-from tools import risk, show
+from tools import played, risk, show
 from tools.machine import describe
 from tools.survey import busiest
 
@@ -37,6 +38,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     places, placing_notes = _places(config)
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         placing_notes.append("NUMBA_DISABLE_JIT is set: kernels run as plain Python, to be stepped through and not to be timed")
+    midnight_ns = _midnight_ns(played.first_ns(config) if config.feed.source == "pcap" else time.time_ns())
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
     instance = Instance.create(config.instance, config.rings)
@@ -44,7 +46,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
         if trade:
             latch.check(config.instance)
         placing_notes += keeper.establish(instance, config)
-        supervisor = Supervisor(config, instance, calibration, places, _midnight_ns())
+        supervisor = Supervisor(config, instance, calibration, places, midnight_ns)
         with show.live(console) as line:
             outcome = supervisor.run(_shower(line, supervisor), trade=trade)
         result = _result(supervisor, outcome, started_tsc, notes + placing_notes + outcome.notes)
@@ -70,7 +72,11 @@ def config_for(
     """The config with the command line's words put into it, and sentences about what they changed."""
     overrides: dict[str, Any] = {}
     notes: list[str] = []
-    if feed is not None:
+    if feed is not None and feed.is_file() and is_capture(feed):
+        capture_overrides, capture_notes = played.overrides(path, feed, speed=speed, symbols=symbols)
+        overrides |= capture_overrides
+        notes += capture_notes
+    elif feed is not None:
         chosen = symbols or busiest(feed, SYMBOLS_PICKED)
         overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve()), "strategy.symbols": chosen, "seconds": 0.0}
         if not chosen:
@@ -80,7 +86,7 @@ def config_for(
             notes.append(f"trading {named}: most orders at the start of {feed.name}; --symbols chooses others")
     elif symbols:
         overrides["strategy.symbols"] = symbols
-    if speed is not None:
+    if speed is not None and "feed.speed" not in overrides:
         overrides["exchange.speed"] = speed
     if seconds is not None:
         overrides["seconds"] = seconds
@@ -117,7 +123,8 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         [child.ending for child in supervisor.children],
         ns_per_tick=1e9 / calibration.hz,
         px_decimals=PX_DECIMALS,
-        embedded=supervisor.config.exchange is not None,
+        # Beside a file or a capture the exchange numbers its instruments by itself: there is nothing to compare them with.
+        embedded=supervisor.config.exchange is not None and supervisor.config.feed.source == "udp",
     )
     return {
         "instance": supervisor.config.instance,
@@ -125,9 +132,10 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "seconds": round(supervisor.traded_s, 3),
         "ended": outcome.why,
         "failures": outcome.failures,
-        "notes": notes + _unseen(supervisor) + _unread(supervisor),
+        "notes": notes + _unseen(supervisor) + _unread(supervisor) + played.notes(supervisor),
         **gathered,
         "risk": _risk(supervisor),
+        **played.report(supervisor),
         "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
         "tsc_hz": round(calibration.hz),
         "machine": describe(),
@@ -163,7 +171,7 @@ def _command_tsc(calibration: Calibration) -> int:
     return int(lib.tp_rdtsc() - age_s * calibration.hz)
 
 
-def _midnight_ns() -> int:
-    """The venue's last midnight: NASDAQ counts nanoseconds from it, in New York's time."""
-    now = datetime.datetime.now(ZoneInfo("America/New_York"))
+def _midnight_ns(of_ns: int) -> int:
+    """The venue's last midnight before a time: NASDAQ counts nanoseconds from it, in New York's time."""
+    now = datetime.datetime.fromtimestamp(of_ns // 1_000_000_000, ZoneInfo("America/New_York"))
     return int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()) * 1_000_000_000

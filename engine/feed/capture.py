@@ -90,11 +90,14 @@ def is_itch(packet: Packet) -> bool:
 
 @dataclass(frozen=True)
 class Lines:
-    """The destinations in a capture that are line A and line B (None: there is no second), and the time of its first datagram."""
+    """The destinations in a capture that are line A and line B (None: there is no second), and the time of its first datagram; the
+    session and the lowest number that a line begins with, where they were looked for."""
 
     a: int
     b: int | None
     first_ns: int
+    session: str = ""
+    sequence: int = 0
 
     def of(self, destination: int) -> int:
         """0 for line A, 1 for line B, -1 for neither."""
@@ -112,7 +115,7 @@ def find_lines(path: Path) -> Lines:
     OSError where the file cannot be read, ValueError where it is no capture or holds no such packet.
     """
     seen: Counter[int] = Counter()
-    first_ns, session, a, looked = -1, "", -1, 0
+    first_ns, session, sequence, a, looked = -1, "", 0, -1, 0
     with Capture(path) as capture:
         for ts_ns, _, destination, payload in capture.read():
             first_ns = ts_ns if first_ns < 0 else first_ns
@@ -126,13 +129,13 @@ def find_lines(path: Path) -> Lines:
             if packet is None or not is_itch(packet):
                 continue
             if a < 0:
-                a, session = destination, packet.session
+                a, session, sequence = destination, packet.session, packet.sequence
             elif packet.session == session:
-                return Lines(a, destination, first_ns)
+                return Lines(a, destination, first_ns, session, min(sequence, packet.sequence))
     if a < 0:
         refused = NotTheFeed if seen else ValueError
         raise refused(f"capture={path}: expected MoldUDP64 packets with ITCH 5.0 in them; {_held(capture, seen)}")
-    return Lines(a, None, first_ns)
+    return Lines(a, None, first_ns, session, sequence)
 
 
 def chosen_lines(path: Path, address: str, address_b: str, keys: tuple[str, str] = ("feed.address", "feed.address_b")) -> Lines:

@@ -7,17 +7,22 @@ stage.close()
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from engine.book.book import make_book, prefault
 from engine.book.hot.book import Book
+from engine.feed.capture import chosen_lines
+from engine.feed.hot.capture import CAPTURE_FAILED
 from engine.feed.hot.decoder import ROW_WORDS, WINDOW_ROWS, Decoder
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE
 from engine.feed.hot.receive import LINES_MAX, RECEIVE_FAILED
 from engine.feed.hot.source import READ_FAILED, UNZIPPING_FAILED
 from engine.feed.hot.state import (
+    CAPTURE,
+    CAPTURE_PLAYING,
     CHECK_BOOKS,
     DRIFT_NS_MAX,
     EXPECTED,
@@ -47,10 +52,12 @@ from engine.feed.hot.state import (
     Window,
 )
 from engine.feed.hot.window import empty_window
+from engine.feed.player import CapturePlayer
 from engine.feed.records import MARKET_RECORD, STATE_RECORD, TOP_RECORD, records
 from engine.feed.recovery import Address, Recovery, begin_connection
 from engine.feed.source import FILE_BUFFER_BYTES, ItchFile, Line, PacketBuffers, open_line, open_requests
-from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, LEVEL, QUOTE, STATUS, TRADE, pack_symbol, unpack_symbol
+from engine.layout import CAPTURE as CAPTURE_RECORD
+from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, LEVEL, PHASE_STARTING, QUOTE, STATUS, TRADE, pack_symbol, unpack_symbol
 from shm.ring import Ring
 from shm.table import Board, Table
 
@@ -61,6 +68,7 @@ REASONS = {
     RECEIVE_FAILED: "receiving from the market data socket failed: is the network interface still up?",
     READ_FAILED: "reading the ITCH file failed: a damaged disk, or a file system that went away",
     UNZIPPING_FAILED: "unzipping the ITCH file failed",
+    CAPTURE_FAILED: "reading the capture failed",
 }
 
 
@@ -122,6 +130,9 @@ class FeedStage:
         interface: str = "127.0.0.1",
         interface_b: str = "",
         path: str | Path = "",
+        speed: float = 1.0,
+        capture: Table | None = None,
+        hold: bool = False,
         symbols: Sequence[str] | None = None,
         publish_levels: bool = False,
         orders_max: int = 1 << 21,
@@ -138,7 +149,10 @@ class FeedStage:
         book: Book | None = None,
     ) -> None:
         """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`, and the same again at address_b on interface_b where
-        there is a second line) or 'file' (`path`, plain or gzip ITCH with 2-byte lengths).
+        there is a second line), 'file' (`path`, plain or gzip ITCH with 2-byte lengths), or 'pcap': `path` is a packet capture whose
+        datagrams to address and address_b are the lines, at its own times, `speed` times as fast, or with speed 0 as fast as they are
+        taken; nothing is asked of rewind and snapshot servers then. `capture`, a table CAPTURE, counts what the file had; with `hold`
+        nothing is played before control.phase leaves STARTING.
 
         lines (LINE_ROWS,) FEED_LINE and tops (instruments_max,) SYMBOL are the tables that are counted into. midnight_ns, since the
         epoch, is the venue's midnight, from which its time stamps count. After stale_after_ms without a packet no book may be acted
@@ -156,6 +170,8 @@ class FeedStage:
         self.words[CHECK_BOOKS] = check_books
         self.words[DRIFT_NS_MAX] = clock_drift_ms_max * 1_000_000
         self.recovery = recovery or Recovery()
+        if source == "pcap":
+            self.recovery = replace(self.recovery, rewind=(), snapshot=None)
         lines.records["next"] = 1
         self.wanted = np.array([pack_symbol(symbol) for symbol in symbols or []], np.int64)
         self.lines: dict[int, Line] = {}
@@ -167,6 +183,8 @@ class FeedStage:
             if source == "udp":
                 options = (receive_buffer_bytes, busy_poll_us, kernel_stamps)
                 self._open_lines(address, interface, address_b, interface_b or interface, options)
+            elif source == "pcap":
+                self._open_capture(Path(path), address, address_b, speed, capture, control if hold else None)
             else:
                 self._open_file(Path(path))
         except BaseException:
@@ -175,7 +193,7 @@ class FeedStage:
         if book is None:
             book = make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max)
         decoder = decoder_on(book, stats.records, tops.records)
-        buffer = self.packets.buffer if source == "udp" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
+        buffer = self.packets.buffer if source != "file" else np.zeros(FILE_BUFFER_BYTES, np.uint8)
         window = make_window(self.recovery.window_messages)
         prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer, window.held, window.received])
         decoder.tops["publish"] = symbols is None
@@ -223,6 +241,23 @@ class FeedStage:
         self.words[SOURCE] = SOURCE_FILE
         self.words[FD] = self.file.fd
 
+    def _open_capture(
+        self, path: Path, address: Address, address_b: Address | None, speed: float, counted: Table | None, control: Table | None
+    ) -> None:
+        lines = chosen_lines(path, "{}:{}".format(*address), "{}:{}".format(*address_b) if address_b else "")
+        self.words[SOURCE] = SOURCE_UDP
+        self.words[CAPTURE] = CAPTURE_PLAYING
+        self.player = CapturePlayer(
+            path,
+            lines,
+            speed,
+            records(1, CAPTURE_RECORD)[0] if counted is None else counted.records[0],
+            held=lambda: control is not None and control.records["phase"][0] == PHASE_STARTING,
+            on_error=self._note_capture_error,
+        )
+        self._closers.append(self.player.close)
+        self.packets.attach(LINE_A, self.player.fd)
+
     def attend(self) -> None:
         """What the kernel cannot do itself, and asks for by a word: begin a connection to the snapshot server. It never waits; the process
         calls it between two turns of its loop."""
@@ -243,6 +278,7 @@ class FeedStage:
                 self.words[SNAPSHOT_FD] = -1
             for number, line in self.lines.items():
                 self._count_drops(number, line)
+            for number in range(LINES_MAX):
                 self.packets.detach(number)
             self._close_all()
             for role in self.roles:
@@ -286,10 +322,13 @@ class FeedStage:
     def _note_unzip_error(self, text: str) -> None:
         self.reasons[UNZIPPING_FAILED] = text
 
+    def _note_capture_error(self, text: str) -> None:
+        self.reasons[CAPTURE_FAILED] = text
+
 
 def _check(source: str, ticks: Ring, quotes: Board, instruments: Board, instruments_max: int) -> None:
-    if source not in ("udp", "file"):
-        raise ValueError(f"feed source={source!r}: expected 'udp' or 'file'")
+    if source not in ("udp", "file", "pcap"):
+        raise ValueError(f"feed source={source!r}: expected 'udp', 'file' or 'pcap'")
     if ticks.capacity < RECORDS_PER_MESSAGE:
         raise ValueError(f"ring {ticks.slots.name}: capacity={ticks.capacity}, expected at least {RECORDS_PER_MESSAGE}")
     for board in (quotes, instruments):

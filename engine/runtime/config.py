@@ -209,8 +209,9 @@ def _problems(config: Config) -> Iterator[str]:
     for key, address in _addresses(config):
         yield from _address_problems(key, address)
     yield from _place_problems(config)
-    if config.feed.source == "file" and not config.feed.path:
-        yield "feed.path is missing: feed.source=file reads an ITCH file"
+    if config.feed.source != "udp" and not config.feed.path:
+        what = "an ITCH file" if config.feed.source == "file" else "a packet capture (pcap or pcapng)"
+        yield f"feed.path is missing: feed.source={config.feed.source} reads {what}"
     for key, symbols in (("feed.symbols", config.feed.symbols), ("strategy.symbols", config.strategy.symbols)):
         yield from _symbol_problems(key, symbols)
     if config.exchange is not None:

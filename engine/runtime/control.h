@@ -302,3 +302,27 @@ struct tp_position {
     int64_t open_sell;
     int64_t fills;
 };
+
+/* What a packet capture had that is played to the feed handler; the thread that plays it writes it. frames: records of the file;
+ * of them packets_a and packets_b were handed over as lines A and B, elsewhere had another destination, too_long do not fit a packet
+ * buffer, and the rest is no UDP datagram over IPv4, by what it is (engine/feed/frames.py). late_ns_max: how late a packet was handed
+ * over at most, by its own time. torn: 1, the file ends inside a packet or is damaged. ended: 1, all of it was played.
+ */
+struct tp_capture {
+    int64_t frames;
+    int64_t packets_a;
+    int64_t packets_b;
+    int64_t elsewhere;
+    int64_t too_long;
+    int64_t not_ipv4;
+    int64_t not_udp;
+    int64_t fragments;
+    int64_t cut_short;
+    int64_t damaged;
+    int64_t unknown_links;
+    int64_t unreadable;
+    int64_t untimed;
+    int64_t late_ns_max;
+    int64_t torn;
+    int64_t ended;
+};

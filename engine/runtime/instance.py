@@ -7,6 +7,7 @@ import numpy as np
 import engine
 from engine.feed.hot.state import LINE_ROWS
 from engine.layout import (
+    CAPTURE,
     CONTROL,
     EXCHANGE_STATS,
     FEED_LINE,
@@ -70,6 +71,7 @@ class Instance:
         self.feed_stats = self._table("feed.stats", FEED_STATS)
         self.feed_lines = self._table("feed.lines", FEED_LINE, LINE_ROWS)
         self.symbols = self._table("symbols", SYMBOL, INSTRUMENTS_MAX)
+        self.capture = self._table("feed.capture", CAPTURE)
         self.strategy_stats = self._table("strategy.stats", STRATEGY_STATS)
         self.gateway_stats = self._table("gateway.stats", GATEWAY_STATS)
         self.exchange_stats = self._table("exchange.stats", EXCHANGE_STATS)

@@ -17,6 +17,9 @@ from engine.runtime.instance import Instance
 from engine.strategy.stage import StrategyStage
 from shm.roles import Role
 
+# Where a market's packets go that nobody receives: the discard service's port, on this machine.
+NOBODY = ("127.0.0.1", 9)
+
 
 class Stage(Protocol):
     """What the loop needs of a stage: its kernel's module, the kernel's state, and what its reasons to leave mean."""
@@ -71,6 +74,9 @@ def build_feed(run: Run) -> Stage:
         interface=config.interface,
         interface_b=config.interface_b,
         path=config.path,
+        speed=config.speed,
+        capture=shared.capture,
+        hold=True,
         symbols=config.symbols or None,
         publish_levels=config.publish_levels,
         receive_buffer_bytes=config.receive_buffer_bytes,
@@ -138,17 +144,19 @@ def build_gateway(run: Run) -> Stage:
 def build_exchange(run: Run) -> Stage:
     config, feed, shared = run.config.exchange, run.config.feed, run.instance
     assert config is not None
+    # The addresses of a capture are those of a real market's groups: nothing of ours may be sent there.
+    on_network = feed.source == "udp"
     return ExchangeStage(
         control=shared.control,
         stats=shared.exchange_stats,
         positions=shared.exchange_positions,
-        market_address=split_address(feed.address),
+        market_address=split_address(feed.address) if on_network else NOBODY,
         interface=feed.interface,
         order_address=split_address(run.config.gateway.address),
         username=run.config.gateway.username,
         password=run.config.gateway.password,
         session=run.config.gateway.session,
-        market_address_b=split_address(feed.address_b) if feed.address_b else None,
+        market_address_b=split_address(feed.address_b) if feed.address_b and on_network else None,
         interface_b=feed.interface_b,
         rewind_addresses=[split_address(address) for address in feed.recovery.rewind],
         rewind_messages=config.rewind_messages,
@@ -162,7 +170,7 @@ def build_exchange(run: Run) -> Stage:
         path=config.path,
         speed=config.speed,
         silence_ms_max=config.silence_ms_max,
-        follow_feed=run.config.feed.source == "udp",
+        follow_feed=on_network,
         window_messages=config.window_messages,
         orders_max=config.orders_max,
         levels_max=config.levels_max,

@@ -183,7 +183,7 @@ class Supervisor:
 
     def _caught_up(self) -> bool:
         record = self.instance.control.records
-        return self.config.feed.source == "file" or int(record["feed_sequence"][0]) >= int(record["published"][0])
+        return self.config.feed.source != "udp" or int(record["feed_sequence"][0]) >= int(record["published"][0])
 
     def _drain(self, show: Callable[["Supervisor"], None]) -> None:
         """No new orders; open ones are cancelled; the exchange's end of session tells the feed that nothing is missing."""

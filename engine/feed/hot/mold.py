@@ -26,6 +26,8 @@ from engine.feed.hot.state import (
     CANDIDATE_LINE,
     CANDIDATE_LOW,
     CANDIDATE_TSC,
+    CAPTURE,
+    CAPTURE_PLAYING,
     CLEAR_NEXT,
     CLEAR_SESSION,
     CLEARING,
@@ -88,7 +90,9 @@ def end_session(words, control, stats):
     if words[ENDED] == 0:
         words[ENDED] = 1
         stats[0].ends_of_session += 1
-        store_release(control, FEED_ENDED, 1)
+        # A capture may go on with another session: the feed ends with the file.
+        if words[CAPTURE] != CAPTURE_PLAYING:
+            store_release(control, FEED_ENDED, 1)
 
 
 @njit(cache=True, _nrt=False)

@@ -20,6 +20,10 @@ from engine.feed.hot.state import (
     ASKED_FROM,
     ASKED_TSC,
     BLOCKED,
+    CAPTURE,
+    CAPTURE_NS,
+    CAPTURE_OVER,
+    CAPTURE_PLAYING,
     CLEARING,
     END_KNOWN,
     END_SEQUENCE,
@@ -37,6 +41,7 @@ from engine.feed.hot.state import (
     GAP_WAITING,
     GAPPED,
     HOLE_END,
+    HOLE_NS,
     HOLE_TSC,
     INSTRUMENTS_TOLD,
     LINE_REWIND,
@@ -111,7 +116,7 @@ def attend_hole(feed, clock, tsc):
     done = 0
     if words[GAP] == GAP_NONE or wrap_sub(words[EXPECTED], words[HOLE_END]) >= 0:
         done += open_hole(feed, clock, tsc)
-    if words[GAP] == GAP_WAITING and is_due(clock, tsc, words[HOLE_TSC], words[REORDER_NS]):
+    if words[GAP] == GAP_WAITING and is_old(words, clock, tsc):
         become_gapped(words)
         words[GAP] = GAP_ASKING
         words[TRIES] = 0
@@ -128,6 +133,15 @@ def is_due(clock, tsc, since_tsc, after_ns):
 
 
 @njit(cache=True, _nrt=False)
+def is_old(words, clock, tsc):
+    """Whether the foremost hole has been waited for long enough: by our clock, or where a capture is played by its own, so that it comes
+    to the same however fast that is."""
+    if words[CAPTURE] == CAPTURE_PLAYING:
+        return words[CAPTURE_NS] - words[HOLE_NS] >= words[REORDER_NS]
+    return words[CAPTURE] == CAPTURE_OVER or is_due(clock, tsc, words[HOLE_TSC], words[REORDER_NS])
+
+
+@njit(cache=True, _nrt=False)
 def open_hole(feed, clock, tsc):
     """The foremost hole is another than before: how far it goes, and since when it is known."""
     words = feed.words
@@ -138,7 +152,8 @@ def open_hole(feed, clock, tsc):
     words[HOLE_TSC] = words[FRONTIER_TSC]
     if words[HOLE_END] != words[FRONTIER]:
         words[HOLE_TSC] = window.received[words[HOLE_END] & (window.sequences.shape[0] - 1)]
-    if not is_due(clock, tsc, words[HOLE_TSC], words[REORDER_NS]):
+    words[HOLE_NS] = words[CAPTURE_NS]
+    if not is_old(words, clock, tsc):
         lift_gap(words)
     return 1
 

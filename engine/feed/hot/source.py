@@ -3,6 +3,7 @@
 from numba import njit
 
 from engine.feed.hot.ahead import look_ahead
+from engine.feed.hot.capture import CAPTURE_FAILED, END_OF_CAPTURE, PREFIX_BYTES, captured_line
 from engine.feed.hot.decoder import OFFSET_MASK
 from engine.feed.hot.mold import end_session, open_packet
 from engine.feed.hot.receive import packet_at, packet_drops, packet_noted, packet_size, packet_waited_ns, receive
@@ -10,6 +11,7 @@ from engine.feed.hot.state import (
     AHEAD,
     ASKED,
     BLOCKED,
+    CAPTURE,
     END_AT,
     ENDED,
     EXPECTED,
@@ -63,13 +65,21 @@ def next_packet(feed, clock):
         line = words[POLLED]
         words[AHEAD] = 0
     packet = sockets.taken[line]
-    if packet == words[AHEAD] and sockets.filled[line] > packet + 1:
+    if packet == words[AHEAD] and sockets.filled[line] > packet + 1 and not words[CAPTURE]:
         look_ahead(feed, line, packet)
     sockets.taken[line] = packet + 1
     words[ORIGIN_TSC] = sockets.received_tsc[line]
     if packet_noted(sockets, line, packet):
         read_notes(feed, line, packet, clock)
-    open_packet(feed, line, packet_at(line, packet), packet_size(sockets, line, packet))
+    at = packet_at(line, packet)
+    size = packet_size(sockets, line, packet)
+    if words[CAPTURE]:
+        line = captured_line(feed, at, size)
+        if line < 0:
+            return 1 if line == END_OF_CAPTURE else CAPTURE_FAILED
+        at += PREFIX_BYTES
+        size -= PREFIX_BYTES
+    open_packet(feed, line, at, size)
     return 1
 
 

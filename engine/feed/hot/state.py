@@ -113,6 +113,10 @@ AGE_LEAST_NS = 67
 SILENT = 68
 DRIFTED = 69
 WATCHED_TSC = 70
+# A capture is played (CAPTURE_*): the time of its last packet, and what that was when the foremost hole was seen.
+CAPTURE = 76
+CAPTURE_NS = 77
+HOLE_NS = 78
 # As configured.
 REORDER_NS = 80
 REQUEST_MESSAGES_MAX = 81
@@ -140,6 +144,10 @@ FIRST_INSTRUMENT = 1
 
 SOURCE_UDP = 0
 SOURCE_FILE = 1
+
+# Packets come from a player of a capture, each with its line and time before it; or it has come to the capture's end.
+CAPTURE_PLAYING = 1
+CAPTURE_OVER = 2
 
 # Rows of Feed.lines and lines of Feed.sockets.
 LINE_A = 0

@@ -11,6 +11,8 @@ from engine.feed.hot.decoder import OFFSET_MASK, TIMESTAMP
 from engine.feed.hot.state import (
     AGE_KNOWN,
     AGE_LEAST_NS,
+    CAPTURE,
+    CAPTURE_NS,
     DRIFT_NS_MAX,
     DRIFTED,
     END_AT,
@@ -73,7 +75,8 @@ def watch_age(feed, clock):
     if words[END_AT] - at < LENGTH_BYTES + TIMESTAMP + 6 or get_u16(feed.buffer, at) < TIMESTAMP + 6:
         return
     sent_ns = words[MIDNIGHT_NS] + get_u48(feed.buffer, at + LENGTH_BYTES + TIMESTAMP)
-    age_ns = wall_ns(clock, words[ORIGIN_TSC]) - sent_ns
+    heard_ns = words[CAPTURE_NS] if words[CAPTURE] else wall_ns(clock, words[ORIGIN_TSC])
+    age_ns = heard_ns - sent_ns
     if words[AGE_KNOWN] == 0 or age_ns < words[AGE_LEAST_NS]:
         words[AGE_KNOWN] = 1
         words[AGE_LEAST_NS] = age_ns
