@@ -79,8 +79,9 @@ def test_a_restricted_symbol_is_blocked_from_the_moment_it_is_restricted(boards:
 def test_a_strategy_that_nobody_authorised_is_blocked(boards: Boards) -> None:
     desk = Desk(boards)
     assert desk.judge(strategy=1) == hot.REASON_UNKNOWN_STRATEGY
-    desk.put(replace(desk.rules, enabled={0: 1, 1: 1}))
+    desk.put(replace(desk.rules, enabled={0: 1, 1: 1, 2: 0}))
     assert desk.judge(strategy=1) == PASSED
+    assert desk.judge(strategy=2) == hot.REASON_STRATEGY_DISABLED  # before this start
 
 
 # The price over a window.
@@ -304,6 +305,9 @@ def test_round_trips_lost_in_a_row(boards: Boards) -> None:
     assert desk.judge() == hot.REASON_LOSSES_IN_A_ROW
     desk.put(replace(desk.rules, trip_cleared=1))
     assert (desk.judge(), desk.facts.losses) == (PASSED, 0)
+    lose(desk, 3)
+    desk.put(limits_with(desk, daily_loss_max=1e9))  # another change of the rules clears nothing
+    assert (desk.judge(), desk.facts.losses) == (PASSED, 3)
 
 
 def test_a_round_trip_ends_where_the_position_goes_through_zero(boards: Boards) -> None:

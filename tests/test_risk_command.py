@@ -1,6 +1,7 @@
 """`tickpath risk`, what it keeps on disk, and what a start makes of it: on the shared memory of an instance, with a gate at it."""
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -277,6 +278,15 @@ def test_what_the_gate_decided_is_told_where_it_cannot_be_kept(shared: Instance,
     watcher.look()
     assert watcher.notes[0].startswith("risk: the following could not be kept for the next start: [Errno 28]")
     assert watcher.notes[1].startswith("risk: strategy 0 was disabled")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root decides for another user")
+def test_what_root_decides_the_service_can_go_on_with(shared: Instance, tmp_path: Path) -> None:
+    begin(shared)
+    os.chown(tmp_path, 12_345, 12_345)
+    tickpath(shared, "state", "halted", *PERSON)
+    files = {path.name.removeprefix(shared.name): path.stat().st_uid for path in tmp_path.iterdir()}
+    assert files == {".risk.json": 12_345, ".risk.log": 12_345, ".risk.lock": 12_345}
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"state": "sideways"}', '{"limits": {"collar_bps": 5}}', '{"colour": 1}'])

@@ -90,6 +90,7 @@ def save(instance: str, standing: Standing) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.chmod(0o644)
+    _give_to_owner(draft)
     draft.replace(path)
     latch.sync(path.parent)
 
@@ -98,6 +99,7 @@ def append(instance: str, made: Decision) -> None:
     """One line more of the log, on disk before this returns."""
     fd = os.open(log_path(instance), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
+        _give_to_owner(log_path(instance))
         line = msgspec.json.encode(made) + b"\n"
         if os.write(fd, line) != len(line):
             raise OSError(f"{log_path(instance)}: the log could not be written whole")
@@ -124,6 +126,7 @@ def alone(instance: str) -> Iterator[None]:
     """One decision at a time, whoever makes it."""
     fd = os.open(_path(instance, "risk.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        _give_to_owner(_path(instance, "risk.lock"))
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
@@ -147,6 +150,13 @@ def rules_at_start(standing: Standing, config: Limits, symbols: int) -> tuple[Ru
 
 def _told(made: Decision) -> str:
     return f"{made.reason} ({made.by}, {made.at})"
+
+
+def _give_to_owner(path: Path) -> None:
+    """What root writes into the service's folder is the service's: its gate must be able to go on with it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _path(instance: str, suffix: str) -> Path:
