@@ -105,6 +105,19 @@ def test_the_collar_holds_over_a_time_window_too(boards: Boards) -> None:
     assert desk.judge(px=PX + 13_500) == PASSED
 
 
+def test_a_falling_price_is_held_to_the_highest_middle_of_the_window(boards: Boards) -> None:
+    desk = Desk(boards, collar_window_bps=100.0, collar_window_ms=700.0)
+    verdicts = []
+    for step in range(4):
+        middle = PX - step * 4_500
+        boards.quote(bid_px=middle - 100, ask_px=middle + 100, origin_tsc=int(desk.clock.words[NOW]))
+        verdicts.append(desk.judge(px=middle))
+        desk.after(150 * MS)
+    assert verdicts == [PASSED, PASSED, PASSED, hot.REASON_COLLAR_WINDOW]
+    desk.after(350 * MS)
+    assert desk.judge(px=PX - 13_500) == PASSED
+
+
 def test_the_collar_of_the_window_is_exact_on_both_sides(boards: Boards) -> None:
     desk = Desk(boards, collar_bps=10_000.0, collar_window_bps=100.0, collar_window_ms=60_000.0)
     assert desk.judge() == PASSED  # sees 100.00
