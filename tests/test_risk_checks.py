@@ -424,6 +424,7 @@ def test_no_order_may_trade_with_one_of_ours(boards: Boards) -> None:
     desk = Desk(boards, **CALM | {"self_trade": "refuse"})
     assert desk.enter(0, side=SELL, px=PX + 200) == PASSED
     assert desk.enter(1, side=SELL, px=PX + 100) == PASSED
+    assert desk.enter(3, side=SELL, px=PX + 400) == PASSED  # a worse one makes the best no worse
     assert [desk.judge(px=px) for px in (PX, PX + 99, PX + 100, PX + 300)] == [PASSED, PASSED] + [hot.REASON_SELF_TRADE] * 2
     assert desk.judge(kind=MSG_REPLACE, counted=100, px=PX + 100, tif=TIF_IOC) == hot.REASON_SELF_TRADE
     assert desk.judge(px=PX + 300, instrument=SECOND) == PASSED
@@ -432,7 +433,7 @@ def test_no_order_may_trade_with_one_of_ours(boards: Boards) -> None:
     desk.leave(1, KNOWN, SELL, 100)
     assert [desk.judge(px=px) for px in (PX + 199, PX + 200)] == [PASSED, hot.REASON_SELF_TRADE]
     desk.leave(0, KNOWN, SELL, 100)
-    assert desk.judge(px=PX + 300) == PASSED
+    assert [desk.judge(px=px) for px in (PX + 300, PX + 400)] == [PASSED, hot.REASON_SELF_TRADE]
 
 
 def test_no_offer_may_trade_with_a_bid_of_ours(boards: Boards) -> None:
