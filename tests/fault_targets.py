@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import random
 import socket
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from engine.book.book import check_invariants
 from engine.feed import itch
+from engine.feed.capture import find_lines, messages_of
 from engine.gateway import ouch
 from engine.layout import PHASE_TRADING
 from engine.messages.hot.stamp import NOW
@@ -19,9 +21,11 @@ from engine.wire.table import Message
 from tests.exchange_rig import Rig, cancel, enter, replace
 from tests.exchange_rig import packet as soup_packet
 from tests.fault_mutate import mutated
+from tests.fault_servers import ExchangeServers, FeedRecovery
 from tests.feed_house import FeedHouse
 from tests.gateway_house import House, login_accepted, sequenced
 from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, random_message, unframe
+from tools.capture import lines_of, messages, survey
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 REAL = DATA / "itch" / "aapl_20190130_093000.itch"
@@ -235,9 +239,50 @@ class GatewayReports:
         pass
 
 
+class CaptureFiles:
+    """Packet captures, plain or gzip, changed anywhere: what is wrong with one is said, and nothing it claims is believed."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.whole = [path.read_bytes()[: 1 << 15] for path in sorted(DATA.rglob("*.pcap"))] or [written_capture()]
+
+    def round(self, seed: int) -> None:
+        rng = random.Random(seed)
+        path = Path(self.folder.name) / "lines.pcap"
+        raw = mutated(rng, rng.choice([*self.whole, written_capture()]), self.whole)
+        if rng.random() < 0.3:
+            raw = gzip.compress(raw, 1)
+            raw = mutated(rng, raw) if rng.random() < 0.5 else raw
+        path.write_bytes(raw)
+        for read in (
+            lambda: list(lines_of(survey(path))),
+            lambda: list(messages(path, 1_000)),
+            lambda: list(messages_of(path, find_lines(path))),
+        ):
+            with contextlib.suppress(ValueError, OSError):
+                read()
+
+    def close(self) -> None:
+        self.folder.cleanup()
+
+
+def written_capture() -> bytes:
+    """A pcap of some MoldUDP64 packets, where there are no real ones."""
+    rng = random.Random(1)
+    found = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65_535, 1)
+    for number, payload in enumerate(in_packets(Flow(1).messages(40), rng)):
+        udp = struct.pack(">HHHH", 1, 26_400, 8 + len(payload), 0) + payload
+        ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, bytes([10, 0, 0, 1]), bytes([233, 54, 12, 111])) + udp
+        found += struct.pack("<IIII", number, 0, 14 + len(ip), 14 + len(ip)) + bytes(12) + b"\x08\0" + ip
+    return found
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "packets": FeedPackets,
     "file": FeedFile,
     "orders": ExchangeOrders,
     "reports": GatewayReports,
+    "captures": CaptureFiles,
+    "recovery": FeedRecovery,
+    "servers": ExchangeServers,
 }
