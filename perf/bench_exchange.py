@@ -3,6 +3,7 @@
     generated   flow from its seed: adds, cancels, marketable orders      ──┐
     replayed    an ITCH file flat out, without clients                    ──┼──▶ matching, book ──▶ ITCH in MoldUDP64 packets, sent
     client      OUCH orders that rest, are replaced, trade, are cancelled ──┘    over loopback to a socket that nobody reads
+    snapshot    how long the market pauses while a snapshot of so many orders is written, and the longest turn of it
 
 The clock is simulated, so nothing waits. Figures are CPU seconds of the one pinned thread, system calls included; medians of the
 passes. The kernel drops what the unread socket has no room for, which costs the sender what a delivery does.
@@ -10,6 +11,7 @@ passes. The kernel drops what the unread socket has no room for, which costs the
 
 import json
 import os
+import random
 import socket
 import statistics
 import sys
@@ -28,10 +30,11 @@ import numpy as np
 
 from engine.exchange.hot.state import CLIENT_FD, STATE, UP
 from engine.exchange.stage import ExchangeStage
+from engine.feed import itch
 from engine.gateway import ouch
 from engine.layout import CONTROL, EXCHANGE_STATS, PHASE_TRADING, POSITION
 from engine.runtime.clock import simulated_clock
-from engine.wire.soupbintcp import UNSEQUENCED
+from engine.wire.soupbintcp import LOGIN_REQUEST, UNSEQUENCED
 from perf.hot.exchange import turn
 from perf.itch_grow import grow
 from shm.table import Board, Table
@@ -44,6 +47,8 @@ TURN_NS = 32_000
 TURNS = 20_000
 COPIES = 100
 CLIENT_ROUNDS = 200
+SNAPSHOT_ORDERS = 100_000
+SNAPSHOT_SYMBOLS = 100
 
 
 class Venue:
@@ -126,6 +131,38 @@ def bench_client() -> dict[str, float]:
     return {"orders": orders, "seconds": seconds, "executions_share": share, "messages": messages}
 
 
+def bench_snapshot(seed: int) -> dict[str, float]:
+    """A book through which twice as many orders have gone in random order, so that neighbours in a queue are none in memory."""
+    rng = random.Random(seed)
+    adds = [_add(ref, rng) for ref in range(1, 2 * SNAPSHOT_ORDERS + 1)]
+    gone = rng.sample(range(1, 2 * SNAPSHOT_ORDERS + 1), SNAPSHOT_ORDERS)
+    raw = adds + [itch.ORDER_DELETE.encode(locate=1 + ref % SNAPSHOT_SYMBOLS, tracking=0, timestamp=0, ref=ref) for ref in gone]
+    with tempfile.NamedTemporaryFile(suffix=".itch") as file:
+        file.write(b"".join(len(message).to_bytes(2, "big") + message for message in raw))
+        file.flush()
+        venue = Venue(flow="replay", path=file.name, speed=0, snapshot_address=("127.0.0.1", 0))
+        while venue.count("replayed") < len(raw):
+            venue.turn(1_000)
+    viewer = socket.create_connection(("127.0.0.1", venue.stage.snapshot_port))
+    asked = LOGIN_REQUEST.encode(username="", password="", session="", sequence="1")
+    viewer.send((len(asked)).to_bytes(2, "big") + asked)
+    turns = []
+    while venue.count("snapshot_orders") < SNAPSHOT_ORDERS:
+        written = venue.count("snapshot_orders")
+        seconds = cpu_seconds(lambda: venue.turn(1))
+        if venue.count("snapshot_orders") > written:
+            turns.append(seconds)
+    viewer.close()
+    venue.close()
+    return {"seconds": sum(turns), "turn_seconds_max": max(turns)}
+
+
+def _add(ref: int, rng: random.Random) -> bytes:
+    locate, side = 1 + ref % SNAPSHOT_SYMBOLS, rng.choice("BS")
+    px = 1_000_000 + 100 * min(round(rng.expovariate(0.05)), 500) * (1 if side == "S" else -1)
+    return itch.ADD_ORDER.encode(locate=locate, tracking=0, timestamp=0, ref=ref, side=side, shares=100, stock=f"S{locate}", px=px)
+
+
 def client_round(last: int) -> tuple[bytes, int]:
     common: dict[str, Any] = {"display": "Y", "sweep": "N", "client_id": "", "appendage_length": 0}
     enter = {**common, "symbol": "AAPL", "capacity": "P", "cross": "N"}
@@ -164,6 +201,17 @@ def figures_of(passes: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def pauses_of(passes: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians, without the first pass."""
+    pause, turn_max = (statistics.median(figures[name] for figures in passes[1:]) for name in ("seconds", "turn_seconds_max"))
+    return {
+        "orders": SNAPSHOT_ORDERS,
+        "pause_ms": round(pause * 1e3, 3),
+        "order_ns": round(pause * 1e9 / SNAPSHOT_ORDERS),
+        "turn_us_max": round(turn_max * 1e6, 1),
+    }
+
+
 @click.command(help="Time the simulated exchange on generated flow, on a client's orders, and on ITCHFILE (plain) if given.")
 @click.argument("itchfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option(
@@ -181,12 +229,19 @@ def main(itchfile: Path | None, json_path: Path | None, passes: int) -> None:
             grow(np.fromfile(itchfile, np.uint8), COPIES).tofile(grown.name)
             figures["replayed"] = figures_of([bench_replayed(Path(grown.name)) for _ in range(passes + 1)])
     to_error = str(json_path) == "-"
+    pauses = pauses_of([bench_snapshot(seed) for seed in range(passes + 1)])
+    click.echo(
+        f"{'snapshot':10} {pauses['pause_ms']:6.2f} ms of pause  {pauses['order_ns']:7} ns each  longest turn {pauses['turn_us_max']} us  "
+        f"{pauses['orders']:,} orders",
+        err=to_error,
+    )
     for name, row in figures.items():
         click.echo(
             f"{name:10} {row['orders_mps']:6.2f} M orders/s  {row['order_ns']:5} ns each  "
             f"{row['executions_share']:5.1%} executions  {row['orders']:,} orders  {row['messages']:,} messages",
             err=to_error,
         )
+    figures["snapshot"] = pauses
     figures["machine"] = describe()
     if json_path is not None:
         text = json.dumps(figures, indent=2) + "\n"

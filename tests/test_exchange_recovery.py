@@ -16,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.exchange.hot.market import keep_market_alive
 from engine.exchange.hot.rewind import REQUESTS_PER_STEP
 from engine.exchange.hot.snapshot import UNITS_PER_STEP
 from engine.exchange.hot.state import LINE_A, LINE_B, LINE_FD
 from engine.feed import itch
 from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_TRADING
+from engine.messages.hot.stamp import NOW
 from tests.exchange_rig import (
     AAPL,
     PATIENCE_S,
@@ -116,25 +118,32 @@ def test_both_lines_carry_every_packet(tmp_path: Path) -> None:
 
 
 def test_a_line_that_takes_nothing_for_a_while_gets_everything_later(tmp_path: Path) -> None:
-    """A datagram pair takes a handful. The other line does not wait for it, and what says that packets were sent waits for them."""
+    """A datagram pair takes a handful. The other line does not wait for it until half of the queue does, and then the flow waits."""
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     with line_b(tmp_path, flow="generated", rate_per_s=20_000) as (made, _), reader, writer:
-        made.stage.state.venue.market.lines[LINE_B, LINE_FD] = writer.fileno()
+        market = made.stage.state.venue.market
+        market.lines[LINE_B, LINE_FD] = writer.fileno()
         for _ in range(100):
             made.step(after_ns=MS)
         assert made.count("packets") > 2 * made.count("packets_b") > 0
-        sent = made.count("packets_b")
+        for _ in range(600):
+            made.step(after_ns=MS)
+        stalled = made.count("flow_events")
+        for _ in range(100):
+            made.step(after_ns=MS)
+        assert made.count("flow_events") == stalled, "flow goes on with half of the queue waiting"
         made.phase(PHASE_STARTING)
-        made.step(after_ns=SECOND)
         on_b = datagrams(reader)
-        assert len(on_b) == sent, "a heartbeat overtook packets"
+        keep_market_alive(market, int(made.clock.words[NOW]) + 10 * SECOND)
+        assert datagrams(reader) == [], "a heartbeat overtook packets"
         while made.step() > 0:
             on_b += datagrams(reader)
         on_b += datagrams(reader)
         on_a = [raw for raw in datagrams(made.listener) if downstream(raw).messages]
         assert [raw for raw in on_b if downstream(raw).messages] == on_a
         assert made.count("packets_b") == made.count("packets") == len(on_a)
+        assert made.count("send_failures") == 0
 
 
 def test_a_line_that_is_overrun_counts_what_it_lost(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     S, all R ──▶ each instrument's H, Y, N, h ──▶ each instrument's orders, A or F ──▶ G: where the feed goes on
 
 Nothing is published while a snapshot is written, so that all of it is as of one sequence number. That pause is what it costs; it is
-spread over steps of UNITS_PER_STEP orders, notices or turns to the next price, so that no step is long. Sending needs no pause.
+spread over steps of UNITS_PER_STEP orders, notices or turns to the next price, so that no step is long. Sending begins when it is over
+(perf/bench_exchange.py measures it).
 A side's levels come from the worst to the best, so that whoever builds a book keeps adding where books have their best.
 """
 

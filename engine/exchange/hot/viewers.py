@@ -121,7 +121,9 @@ def attend(glimpse, viewer, venue, archive, clock, now_ns):
     done = hear(viewer, venue.stats, now_ns)
     if words[STATE] == UP:
         done += write_some(glimpse, viewer, venue, archive, clock, now_ns)
-        done += show(viewer, venue.stats, now_ns)
+        # Sending would make the pause longer.
+        if words[PROGRESS] != WRITING:
+            done += show(viewer, venue.stats, now_ns)
     if words[STATE] != LEAVING and is_overdue(words, now_ns):
         leave(viewer)
     if words[STATE] == LEAVING:
