@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numba import config
 
 from engine.exchange.hot.market import keep_market_alive
 from engine.exchange.hot.rewind import REQUESTS_PER_STEP
@@ -46,6 +47,8 @@ from tests.market_reader import Order, PlainBook, Snapshot, downstream, login, r
 MS = 1_000_000
 SECOND = 1_000_000_000
 PACKET_MAX = 1_472
+# A snapshot looks at every locate up to the highest, which plain Python takes its time for.
+LAST_LOCATE = 600 if config.DISABLE_JIT else 65_535
 LOCAL = ("127.0.0.1", 0)
 OFFERS: dict[str, Any] = {
     "rewind_addresses": [LOCAL, LOCAL],
@@ -149,7 +152,7 @@ def test_a_line_that_takes_nothing_for_a_while_gets_everything_later(tmp_path: P
 def test_a_line_that_is_overrun_counts_what_it_lost(tmp_path: Path) -> None:
     """One client's order that trades with thousands publishes more packets than the queue holds. Here the queue is made small."""
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with line_b(tmp_path) as (made, _), reader, writer:
+    with line_b(tmp_path, **OFFERS) as (made, _), reader, writer:
         made.run()
         client = SoupClient(made)
         client.login()
@@ -174,6 +177,12 @@ def test_a_line_that_is_overrun_counts_what_it_lost(tmp_path: Path) -> None:
         closed = made.count("packets") + made.count("packets_b") + lost
         assert lost > 0
         assert closed % 2 == 0, "each packet was sent on a line or counted as lost there"
+        # What the queue lost before it was archived is not to be had either, and nothing else is given out for it.
+        requester = Requester(made)
+        asked = {number: requester.ask(before + number, 1) for number in range(1, 1_001, 7)}
+        refs = {number: int.from_bytes(downstream(got[0]).messages[0][11:19], "big") for number, got in asked.items() if got}
+        assert 0 < len(refs) < len(asked)
+        assert refs == {number: (1 << 40) + number - 1 for number in refs}
 
 
 # Rewind servers.
@@ -428,17 +437,17 @@ def halted(locate: int, symbol: str, what: str) -> bytes:
 
 def test_the_last_word_on_every_instrument_is_in_a_snapshot(tmp_path: Path) -> None:
     """Each line: what was said before, and what stands in the snapshot, in its order."""
-    low, high = directory(1, "AAPL"), directory(65_535, "ZZZZ")
+    low, high = directory(1, "AAPL"), directory(LAST_LOCATE, "ZZZZ")
     told = [
         [system_event("O"), system_event("S"), system_event("Q")],
         [low],
-        [directory(65_535, "ZZZZ")],
+        [high],
         [action(1, "AAPL", "H", "T1"), action(1, "AAPL", "Q"), action(1, "AAPL", "T")],
         [restriction(1, "AAPL", "1"), restriction(1, "AAPL", "0")],
         [interest(1, "AAPL", "B")],
         [halted(1, "AAPL", "H"), halted(1, "AAPL", "T")],
         [action(7, "MSFT", "H", "LUDP")],
-        [halted(65_535, "ZZZZ", "H")],
+        [halted(LAST_LOCATE, "ZZZZ", "H")],
     ]
     said = [raw for lines in told for raw in lines] + [itch.BROKEN_TRADE.encode(locate=1, tracking=0, timestamp=0, match=5), high]
     with bench(tmp_path, **OFFERS) as exchange:
@@ -643,6 +652,14 @@ def test_garbage_ends_the_connection_and_is_counted(made: Rig, raw: bytes, *, lo
     assert made.count("malformed") == 1
     assert made.count("snapshots_dropped") == 0
     assert Viewer(made).take().sequence > 1
+
+
+def test_a_second_login_is_malformed(made: Rig) -> None:
+    viewer = Viewer(made)
+    viewer.take(stay=True)
+    viewer.socket.send(login("VIEW", "EVERYTHING"))
+    viewer.wait_closed()
+    assert (made.count("malformed"), made.count("snapshot_logins")) == (1, 1)
 
 
 def test_a_login_one_byte_at_a_time(made: Rig) -> None:

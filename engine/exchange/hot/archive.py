@@ -35,23 +35,21 @@ def copy_to(target, at, source, start, size):
 
 @njit(cache=True, _nrt=False)
 def archive_packets(market, archive):
-    """Keep the messages of every packet that was closed since the last call, and that the queue still holds."""
+    """Keep the messages of every packet that was closed since the last call. Where the queue was overrun, a place has a later packet than
+    was looked for: that one is kept twice, and what it has replaced is not kept."""
     words = archive.words
     places = market.sizes.shape[0]
     head = market.words[HEAD]
     if archive.log.shape[0] == 0 and archive.notices.shape[0] == 0:
         words[ARCHIVED] = head
         return
-    # The place of packet `head` is being filled: what was there before is gone.
-    number = max(words[ARCHIVED], head - places + 1)
-    while number < head:
+    for number in range(words[ARCHIVED], head):
         start = (number & (places - 1)) * PACKET_BYTES_MAX
         sequence = get_u64(market.packets, start + SEQUENCE_AT)
         at = start + HEADER_BYTES
         for message in range(get_u16(market.packets, start + COUNT_AT)):
             keep_message(archive, market.packets, at, sequence + message)
             at += LENGTH_BYTES + get_u16(market.packets, at)
-        number += 1
     words[ARCHIVED] = head
 
 
