@@ -237,6 +237,10 @@ def test_messages_of_every_turn_can_be_had_at_once(made: Rig) -> None:
         published = made.count("messages")
         assert downstream(requester.ask(published, 10)[0]).count == 1
         assert requester.ask(published + 1, 10) == []
+    # In the very turn that publishes it.
+    requester.socket.send(request(b"RIG", made.count("messages") + 1, 1))
+    made.step(after_ns=MS)
+    assert len(datagrams(requester.socket)) == 1
 
 
 REFUSED: dict[str, bytes] = {
@@ -672,6 +676,8 @@ def test_a_login_one_byte_at_a_time(made: Rig) -> None:
 
 def test_a_viewer_hears_heartbeats_and_the_end_of_its_session(made: Rig) -> None:
     viewer = Viewer(made)
+    viewer.turn()
+    viewer.turn(after_ns=3 * SECOND)
     viewer.take(stay=True)
     before = len(viewer.packets)
     for _ in range(5):
@@ -781,9 +787,31 @@ def test_a_viewer_who_leaves_in_the_middle_leaves_the_market_running(tmp_path: P
             made.step()
         assert made.count("snapshots_dropped") == 1
         assert made.count("snapshot_orders") < orders
+        passer_by = Viewer(made)
+        passer_by.turn()
+        passer_by.socket.close()
+        made.run()
+        assert made.count("snapshots_dropped") == 1, "one who asked for nothing counts as dropped"
         exchange.happen(deleted(1))
         assert made.count("messages") == orders + 1, "the market is still paused"
         assert len(Viewer(made).take().messages) == orders - 1
+
+
+def test_a_viewer_who_leaves_does_not_end_the_pause_for_another(tmp_path: Path) -> None:
+    orders = 3 * UNITS_PER_STEP
+    with crowded(tmp_path, orders) as exchange:
+        made = exchange.rig
+        viewer, other = Viewer(made), Viewer(made)
+        viewer.socket.send(login("VIEW", "EVERYTHING"))
+        made.step()
+        made.step()
+        other.socket.send(soup(ord("O")))
+        happen_unseen(exchange, deleted(1))
+        made.step()
+        assert 0 < made.count("snapshot_orders") < orders
+        assert made.count("messages") == orders
+        viewer.until(lambda: viewer.snapshot.sequence, "the snapshot")
+        assert len(viewer.snapshot.messages) == orders
 
 
 def test_all_is_offered_before_trading_and_after_the_end(tmp_path: Path) -> None:

@@ -232,10 +232,8 @@ def show(viewer, stats, now_ns):
 
 @njit(cache=True, _nrt=False)
 def is_overdue(words, now_ns):
-    """Whether a viewer was silent for too long, or has not taken its snapshot in time."""
-    if now_ns - words[HEARD_NS] > SILENCE_NS:
-        return True
-    return words[PROGRESS] != SENT and now_ns - words[SINCE_NS] > SNAPSHOT_NS_MAX
+    """Whether a viewer was silent for too long, or has not taken its snapshot, or what was sent behind it, in time."""
+    return now_ns - words[HEARD_NS] > SILENCE_NS or now_ns - words[SINCE_NS] > SNAPSHOT_NS_MAX
 
 
 @njit(cache=True, _nrt=False)
