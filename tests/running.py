@@ -41,8 +41,11 @@ class Launcher:
     def __post_init__(self) -> None:
         text = DEFAULT_PATH.read_text()
         text = text.replace('instance = "tickpath"', f'instance = "{self.instance}"')
-        text = text.replace("127.0.0.1:26400", f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
-        text = text.replace("127.0.0.1:26401", f"127.0.0.1:{free_port(socket.SOCK_STREAM)}")
+        for port, kind in (
+            (26400, socket.SOCK_DGRAM), (26401, socket.SOCK_STREAM), (26402, socket.SOCK_DGRAM), (26403, socket.SOCK_DGRAM),
+            (26404, socket.SOCK_STREAM),
+        ):  # fmt: skip
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free_port(kind)}")
         self.config = self.folder / "run.toml"
         self.config.write_text(text)
 
