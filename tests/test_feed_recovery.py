@@ -568,6 +568,27 @@ def test_a_book_that_the_snapshot_itself_contradicts_stays_suspect() -> None:
         at.assert_quotes_are(model_at(at.messages, 650))
 
 
+def test_a_book_made_anew_stays_suspect_where_a_message_since_the_snapshot_cannot_be_read() -> None:
+    with venue(count=1_000, snapshot=True) as at:
+        server = at.snapshots
+        assert server is not None
+        at.a(at.part(1, 500))
+        ref = next(ref for ref, (locate, *_) in model_at(at.messages, 500).orders.items() if locate == 2)
+        delete = itch.ORDER_DELETE.encode(locate=2, tracking=0, timestamp=1, ref=ref)
+        server.messages = [*at.messages[:500], at.messages[0], delete]
+        server.sequence, server.pieces = 502, 50
+        at.a(packet(501, [unknown_order(2)]))
+        at.a(packet(502, [delete[:-1]]))
+        server.pieces = 1 << 20
+        at.wait_for(lambda: at.house.counted().get("refreshes") == 1)
+        assert [at.flags(locate) for locate in range(1, 5)] == [BOOK_VALID, BOOK_SUSPECT, BOOK_VALID, BOOK_VALID]
+        server.sequence = 503
+        at.wait(1_000 * MS)
+        at.wait_until_valid(2)
+        at.assert_books_are(model_at(server.messages, 502))
+        at.assert_quotes_are(model_at(server.messages, 502))
+
+
 def test_suspects_are_refreshed_ever_less_often() -> None:
     with venue(count=400, snapshot=True) as at:
         assert at.snapshots is not None

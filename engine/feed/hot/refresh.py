@@ -122,10 +122,10 @@ def load_message(feed, clock, at, length, origin):
     """Apply a message of a snapshot at buffer[at:], or one that was applied before, without telling of what it does to a book. False
     where the ring has no room for what else it has to tell."""
     code = np.int64(feed.buffer[at]) if length > 0 else 0
-    if LENGTHS[code] != length or length == 0:
+    if ABOUT_ORDER[code] and length >= LOCATE + 2:
+        load_order(feed, at, code, length == LENGTHS[code])
+    elif length == 0 or LENGTHS[code] != length:
         return True
-    if ABOUT_ORDER[code]:
-        load_order(feed, at, code)
     elif feed.words[SCOPE] == SCOPE_ALL and code not in PRINTS:
         if not has_room(feed.ticks, RECORDS_PER_MESSAGE):
             return False
@@ -134,8 +134,8 @@ def load_message(feed, clock, at, length, origin):
 
 
 @njit(cache=True, _nrt=False)
-def load_order(feed, at, code):
-    """What does not fit even a book that was just made anew leaves it suspect."""
+def load_order(feed, at, code, is_whole):
+    """What does not fit even a book that was just made anew, or cannot be read, leaves it suspect."""
     tops = feed.decoder.tops
     instrument = get_u16(feed.buffer, at + LOCATE)
     if instrument >= tops.shape[0]:
@@ -143,7 +143,7 @@ def load_order(feed, at, code):
         return
     if feed.words[SCOPE] != SCOPE_ALL and tops[instrument].refreshing == 0:
         return
-    did = apply_order(feed.decoder, feed.buffer, at, code)[0]
+    did = apply_order(feed.decoder, feed.buffer, at, code)[0] if is_whole else np.int64(DIVERGED)
     if did in (DIVERGED, OVERFLOWED):
         tops[instrument].refreshing = SPOILED
     elif tops[instrument].refreshing == 0:
