@@ -9,7 +9,7 @@ from engine.book.hot.book import NONE, order_ref
 from engine.feed import itch
 from engine.feed.glimpse import END_OF_SNAPSHOT
 from engine.layout import BUY, SELL
-from engine.wire.soupbintcp import LOGIN_ACCEPTED, LOGIN_REJECTED, SEQUENCED
+from engine.wire.soupbintcp import END_OF_SESSION, LOGIN_ACCEPTED, LOGIN_REJECTED, SEQUENCED
 from tests.itch_flow import SESSION, packet
 
 Orders = dict[int, tuple[int, int, int, int]]
@@ -120,6 +120,7 @@ class SnapshotServer:
         self.session = SESSION
         self.refusing = False
         self.cut: int | None = None
+        self.endless = False
         self.extra: list[bytes] = []
         self.pieces = pieces
         self.logins = 0
@@ -171,6 +172,8 @@ class SnapshotServer:
                 locate=locate, tracking=0, timestamp=1, ref=ref, side=chr(side), shares=shares, stock=f"SYM{locate}", px=px
             ))  # fmt: skip
         sent += b"".join(soup(bytes([SEQUENCED]) + raw) for raw in kept + self.extra)
+        if self.endless:
+            return sent + soup(bytes([END_OF_SESSION]))
         sent += soup(bytes([SEQUENCED]) + END_OF_SNAPSHOT.encode(sequence=f"{sequence:020d}"))
         return sent if self.cut is None else sent[: self.cut]
 

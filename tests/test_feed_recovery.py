@@ -16,7 +16,7 @@ from engine.feed import itch
 from engine.feed.hot.state import EXPECTED, FRONTIER, LINE_A, LINE_B, LINE_REWIND, LINE_SNAPSHOT, TROUBLE
 from engine.feed.hot.step import step
 from engine.feed.recovery import Recovery
-from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
+from engine.layout import BOOK_CLOSED, BOOK_GAPPED, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
 from engine.messages.hot.stamp import NOW
 from tests.feed_house import MIDNIGHT_NS, FeedHouse, feed_house, free_port, only
 from tests.feed_servers import BookModel, RewindServer, SnapshotServer, model_at, queues, queues_of
@@ -440,13 +440,14 @@ def test_a_snapshot_older_than_the_window_is_fetched_again() -> None:
         at.assert_books_are(model_at(at.messages, 700))
 
 
-@pytest.mark.parametrize("trouble", ["refused", "cut", "dead", "silent"])
+@pytest.mark.parametrize("trouble", ["refused", "cut", "ended", "dead", "silent"])
 def test_a_snapshot_that_fails_is_tried_again_and_then_given_up(trouble: str) -> None:
     with venue(count=1_000, snapshot=True, gap_messages_max=10, snapshot_tries=3, snapshot_timeout_ms=200) as at:
         server = at.snapshots
         assert server is not None
         server.refusing = trouble == "refused"
         server.cut = 500 if trouble == "cut" else None
+        server.endless = trouble == "ended"
         server.pieces = 0 if trouble == "silent" else server.pieces
         if trouble == "dead":
             server.listener.close()
@@ -626,14 +627,92 @@ def test_one_packet_of_another_session_changes_nothing_and_two_do() -> None:
         assert at.house.counted()["session_changes"] == 1
 
 
-def test_a_session_of_which_nothing_but_one_heartbeat_is_heard_is_believed_at_its_third() -> None:
+def test_a_session_of_which_nothing_but_heartbeats_is_heard_is_believed_when_they_are_no_copies() -> None:
     with venue() as at:
         at.a(at.part(1, 50))
-        beat = packet(7, [], session="TEST000002")
-        at.a(beat, beat)
+        beat, late = packet(7, [], session="TEST000002"), packet(1, at.messages[:3], session="TEST000003")
+        at.a(beat, beat, beat)
+        at.wait(99 * MS)
+        at.a(beat)
         assert "session_changes" not in at.house.counted()
+        at.wait(1 * MS)
         at.a(beat)
         assert at.house.counted()["session_changes"] == 1
+        # What has messages comes but once in its life.
+        at.a(late)
+        at.wait(1_000 * MS)
+        at.a(late)
+        assert at.house.counted()["session_changes"] == 1
+
+
+def test_a_session_that_was_left_is_gone_back_to_when_nothing_else_is_heard() -> None:
+    with venue() as at:
+        at.a(at.part(1, 50))
+        at.a(*[packet(first, at.messages[first - 1 : first + 2], session="TEST000002") for first in (1, 4)])
+        at.b(at.part(51, 60))
+        at.wait(1_499 * MS)
+        at.b(at.part(61, 70))
+        at.a(packet(7, [], session="TEST000002"))
+        at.wait(1 * MS)
+        # It is heard, and so is ours.
+        at.b(at.part(71, 80))
+        at.wait(1_499 * MS)
+        at.b(at.part(81, 90))
+        assert at.house.counted()["session_changes"] == 1
+        at.assert_books_are(model_at(at.messages, 6))
+        at.wait(1 * MS)
+        at.b(at.part(1, 100))
+        assert at.house.counted()["session_changes"] == 2
+        at.assert_books_are(model_at(at.messages, 100))
+        at.assert_quotes_are(model_at(at.messages, 100))
+
+
+def test_what_is_no_whole_packet_names_no_session() -> None:
+    with venue() as at:
+        at.a(at.part(1, 50))
+        other = packet(1, at.messages[:3], session="TEST000002")
+        at.a(other[:-1], other + b"\0", other[:-20], heartbeat(51))
+        assert at.house.counted()["malformed"] == 3
+        assert {"session_changes", "foreign"} & at.house.counted().keys() == set()
+        assert at.flags(1) == BOOK_VALID
+
+
+def test_a_session_knows_nothing_of_the_hours_and_the_losses_of_the_one_before() -> None:
+    with venue() as at:
+        closing = itch.SYSTEM_EVENT.encode(locate=0, tracking=0, timestamp=1, event="M")
+        at.a(at.part(1, 50), at.part(61, 70), packet(71, [closing]))
+        at.wait(100 * US)
+        assert at.flags(1) == BOOK_GAPPED | BOOK_CLOSED
+        # This day says nothing of its hours.
+        day = at.messages[2:]
+        for first in (1, 21):
+            at.a(packet(first, day[first - 1 : first + 19], session="TEST000002"))
+        at.assert_books_are(model_at(day, 40))
+        at.assert_quotes_are(model_at(day, 40))
+
+
+def test_what_a_snapshot_still_brings_when_the_session_changes_is_of_the_past() -> None:
+    with venue(snapshot=True, gap_messages_max=10) as at:
+        server = at.snapshots
+        assert server is not None
+        # More orders than are cleared in one turn, so that the snapshot could go on in between.
+        adds = [
+            itch.ADD_ORDER.encode(
+                locate=1 + ref % 4, tracking=0, timestamp=ref, ref=1_000_000 + ref, side="B", shares=1, stock=f"SYM{1 + ref % 4}", px=10_000
+            )
+            for ref in range(1_900)
+        ]
+        server.messages = at.messages[:100] + adds
+        server.pieces = 10_000
+        at.a(packet(1, at.messages[:20]), at.part(101, 120))
+        at.wait_for(lambda: at.house.counted().get("snapshot_messages", 0) > 1_100)
+        server.pieces = 1 << 20
+        server.turn()
+        at.a(*[packet(first, at.messages[first - 1 : first + 19], session="TEST000002") for first in (1, 21)])
+        assert at.house.control.feed_sequence == 41
+        at.assert_books_are(model_at(at.messages, 40))
+        at.assert_quotes_are(model_at(at.messages, 40))
+        assert {"snapshots", "unknown_orders", "duplicate_orders", "suspects"} & at.house.counted().keys() == set()
 
 
 def test_a_session_that_changes_in_a_hole_forgets_it() -> None:

@@ -6,10 +6,11 @@
 Whichever line brings a message first, wins. A packet that begins at or before EXPECTED while nothing is missing is walked where it was
 received; anything else goes through the window message by message (engine/feed/hot/window.py).
 
-Another session's name begins a new session, with everything cleared, when a second packet bears it, of another size or number or from
-another line: one packet may be a stray. What the first one brought is not lost, it waits beside. A session that was left is not gone
-back to: the other line may still bring its last packets. The first session of all is taken at its first packet's word, but nothing is
-asked for or counted lost before a second one agrees.
+Another session's name begins a new session, with everything cleared, when a second packet bears it, of another size or number, from
+another line, or a heartbeat some time later: one packet may be a stray, and come in copies. What the first one brought is not lost, it
+waits beside. A session that was left is not gone back to while the other line may still bring its last packets: only when nothing else
+was heard for longer than any venue is silent. The first session of all is taken at its first packet's word, but nothing is asked for or
+counted lost before a second one agrees.
 """
 
 from numba import njit
@@ -25,8 +26,10 @@ from engine.feed.hot.state import (
     CANDIDATE_HIGH,
     CANDIDATE_LINE,
     CANDIDATE_LOW,
+    CANDIDATE_NS,
     CANDIDATE_TSC,
     CAPTURE,
+    CAPTURE_NS,
     CAPTURE_PLAYING,
     CLEAR_NEXT,
     CLEAR_SESSION,
@@ -53,6 +56,9 @@ from engine.feed.hot.state import (
     PREVIOUS_HIGH,
     PREVIOUS_KNOWN,
     PREVIOUS_LOW,
+    RETURN_HEARD,
+    RETURN_NS,
+    RETURN_TSC,
     SESSION_HIGH,
     SESSION_KNOWN,
     SESSION_LOW,
@@ -66,12 +72,16 @@ from engine.feed.hot.state import (
 )
 from engine.feed.hot.window import empty_window, hold_messages, raise_frontier
 from engine.feed.moldudp64 import COUNT_AT, END_OF_SESSION, HEADER_BYTES, HEARTBEAT, LENGTH_BYTES, SEQUENCE_AT, SESSION_AT
+from engine.messages.hot.stamp import ticks_of_ns
 from engine.wire.hot.bytes import get_raw64, get_u16, get_u64
 from shm.atomics import store_release, wrap_add, wrap_sub
 
 SESSION_TAIL_AT = SESSION_AT + 8
-# So many packets that are all the same bear witness to their session.
-COPIES_MAX = 3
+# Packets without messages are all alike while the market is quiet; what comes again so long after the first is no copy that a network
+# made, it is the next heartbeat.
+APART_NS = 100_000_000
+# Nobody that has a session is silent for so long: heartbeats come once a second.
+SILENT_NS = 1_500_000_000
 # A number further away than this is not of a stream that anybody sent.
 BELIEVED_MAX = 1 << 48
 
@@ -123,7 +133,7 @@ def take_name(words, high, low, buffer, at):
 
 
 @njit(cache=True, _nrt=False)
-def admit(feed, line, at, size):
+def admit(feed, clock, line, at, size):
     """Whether a packet that is not of our session is one to go on with: of the first session there is, or of a new one."""
     words = feed.words
     row = feed.lines[line]
@@ -131,7 +141,11 @@ def admit(feed, line, at, size):
         row.malformed += 1
         feed.decoder.stats[0].malformed += 1
         return False
-    if line >= LINE_REWIND or (words[PREVIOUS_KNOWN] and is_named(words, PREVIOUS_HIGH, PREVIOUS_LOW, feed.buffer, at)):
+    was_left = words[PREVIOUS_KNOWN] and is_named(words, PREVIOUS_HIGH, PREVIOUS_LOW, feed.buffer, at)
+    if was_left and line < LINE_REWIND and is_alone(words, clock):
+        change_session(feed, at)
+        return True
+    if line >= LINE_REWIND or was_left:
         row.foreign += 1
         feed.decoder.stats[0].foreign += 1
         return False
@@ -139,7 +153,7 @@ def admit(feed, line, at, size):
         words[SESSION_KNOWN] = 1
         take_name(words, SESSION_HIGH, SESSION_LOW, feed.buffer, at)
         return True
-    if words[CANDIDATE] and is_named(words, CANDIDATE_HIGH, CANDIDATE_LOW, feed.buffer, at) and is_another(feed, line, at, size):
+    if words[CANDIDATE] and is_named(words, CANDIDATE_HIGH, CANDIDATE_LOW, feed.buffer, at) and is_another(feed, clock, line, at, size):
         change_session(feed, at)
         words[CANDIDATE] = 0
         take_packet(feed, words[CANDIDATE_LINE], CANDIDATE_AT, words[CANDIDATE_BYTES], words[CANDIDATE_TSC])
@@ -151,16 +165,33 @@ def admit(feed, line, at, size):
 
 
 @njit(cache=True, _nrt=False)
-def is_another(feed, line, at, size):
-    """Whether a packet agrees with the one that first named its session, and is not a copy of it on the same line; but what comes a third
-    time is no copy that a network made, it is a heartbeat."""
+def is_another(feed, clock, line, at, size):
+    """Whether a packet agrees with the one that first named its session, and is not a copy of it on the same line."""
     words = feed.words
-    words[CANDIDATE] += 1
-    if words[CANDIDATE] >= COPIES_MAX:
-        return True
     if line != words[CANDIDATE_LINE] or size != words[CANDIDATE_BYTES]:
         return True
-    return get_u64(feed.buffer, at + SEQUENCE_AT) != get_u64(feed.buffer, CANDIDATE_AT + SEQUENCE_AT)
+    if get_u64(feed.buffer, at + SEQUENCE_AT) != get_u64(feed.buffer, CANDIDATE_AT + SEQUENCE_AT):
+        return True
+    return size == HEADER_BYTES and has_passed(words, clock, words[CANDIDATE_TSC], words[CANDIDATE_NS], APART_NS)
+
+
+@njit(cache=True, _nrt=False)
+def has_passed(words, clock, since_tsc, since_ns, most_ns):
+    """Whether so much time is between then and this packet: by our clock, or where a capture is played by its own."""
+    if words[CAPTURE] == CAPTURE_PLAYING:
+        return words[CAPTURE_NS] - since_ns >= most_ns
+    return words[ORIGIN_TSC] - since_tsc >= ticks_of_ns(clock, most_ns)
+
+
+@njit(cache=True, _nrt=False)
+def is_alone(words, clock):
+    """Whether the session that was left is the only one that is heard since it was heard again: it was left by mistake."""
+    heard = words[EXPECTED] + words[SLOW_PACKETS]
+    if words[RETURN_TSC] == 0 or words[RETURN_HEARD] != heard:
+        words[RETURN_TSC] = words[ORIGIN_TSC]
+        words[RETURN_NS] = words[CAPTURE_NS]
+        words[RETURN_HEARD] = heard
+    return has_passed(words, clock, words[RETURN_TSC], words[RETURN_NS], SILENT_NS)
 
 
 @njit(cache=True, _nrt=False)
@@ -173,6 +204,7 @@ def propose_session(feed, line, at, size):
     words[CANDIDATE_LINE] = line
     words[CANDIDATE_BYTES] = size
     words[CANDIDATE_TSC] = words[ORIGIN_TSC]
+    words[CANDIDATE_NS] = words[CAPTURE_NS]
     for byte in range(size):
         feed.buffer[CANDIDATE_AT + byte] = feed.buffer[at + byte]
 
@@ -203,7 +235,7 @@ def change_session(feed, at):
     words[FRONTIER] = 1
     forget_lines(feed, 1)
     empty_window(feed.window)
-    for word in (ENDED, END_KNOWN, UNPROVEN, ASKED, CLOSED, AGE_KNOWN, SLOW_PACKETS):
+    for word in (ENDED, END_KNOWN, UNPROVEN, ASKED, CLOSED, AGE_KNOWN, SLOW_PACKETS, RETURN_TSC):
         words[word] = 0
     words[GAP] = GAP_NONE
     words[SNAPSHOT_VOID] = 1 if words[SNAPSHOT] != SNAPSHOT_IDLE else 0
@@ -216,7 +248,7 @@ def change_session(feed, at):
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def open_packet(feed, line, at, size):
+def open_packet(feed, clock, line, at, size):
     """Look at the packet buffer[at:at + size]: sets LEFT to how many new messages are to be walked from NEXT_AT."""
     words = feed.words
     row = feed.lines[line]
@@ -231,7 +263,7 @@ def open_packet(feed, line, at, size):
         stats.malformed += 1
         return
     if not words[SESSION_KNOWN] or not is_named(words, SESSION_HIGH, SESSION_LOW, feed.buffer, at):
-        if not admit(feed, line, at, size):
+        if not admit(feed, clock, line, at, size):
             return
     sequence = get_u64(feed.buffer, at + SEQUENCE_AT)
     count = get_u16(feed.buffer, at + COUNT_AT)

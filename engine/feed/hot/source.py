@@ -79,7 +79,7 @@ def next_packet(feed, clock):
             return 1 if line == END_OF_CAPTURE else CAPTURE_FAILED
         at += PREFIX_BYTES
         size -= PREFIX_BYTES
-    open_packet(feed, line, at, size)
+    open_packet(feed, clock, line, at, size)
     return 1
 
 

@@ -63,8 +63,8 @@ ASKED_TSC = 34
 ASKED_FROM = 35
 TRIES = 36
 SERVER = 37
-# The session that was left, which nothing goes back to; and one that was named by another packet, how often (CANDIDATE),
-# with the line and size of the first such packet.
+# The session that was left, which nothing goes back to; and one that was named by another packet (CANDIDATE: whether there is one),
+# with the line, size and time of the first such packet.
 PREVIOUS_KNOWN = 38
 PREVIOUS_HIGH = 39
 PREVIOUS_LOW = 40
@@ -74,6 +74,7 @@ CANDIDATE_LOW = 43
 CANDIDATE_LINE = 44
 CANDIDATE_BYTES = 45
 CANDIDATE_TSC = 46
+CANDIDATE_NS = 75
 # Packets of our session that were not simply the next.
 SLOW_PACKETS = 73
 # What is being cleared (CLEAR_*), and the next instrument.
@@ -136,7 +137,11 @@ POLLED = 93
 LOGIN_BYTES = 94
 # The next packet of a call whose messages' memory has not been asked for (engine/feed/hot/ahead.py).
 AHEAD = 95
-FEED_WORDS = 96
+# When the session that was left was heard again, by our clock and a capture's, and how much had been heard of ours.
+RETURN_TSC = 96
+RETURN_NS = 97
+RETURN_HEARD = 98
+FEED_WORDS = 99
 
 INSTRUMENTS_TOLD = 1 << 20
 # Locate code 0 is the market itself.
