@@ -13,6 +13,7 @@ from engine.book.hot.book import NONE, order_ref, worse_level
 from engine.feed.hot.state import (
     ASKED,
     EXPECTED,
+    FRONTIER,
     INSTRUMENTS_TOLD,
     LINE_ROWS,
     SESSION_HIGH,
@@ -44,7 +45,7 @@ class Seen:
     """The quotes board after a turn that changed it: its lines' bytes, and what the feed handler expected next, of which session.
 
     told is the sequence that it tells others (control.feed_sequence): of a session that it has just turned to, not yet one. sweeping:
-    it has still to tell some instruments what all of them have become. ended: it tells that the session is over.
+    it has still to tell some instruments what all of them have become. ended: it tells that the session is over. lost: counted so far.
     """
 
     turn: int
@@ -54,6 +55,7 @@ class Seen:
     sweeping: bool
     ended: bool
     lines: bytes
+    lost: int
 
     @property
     def session(self) -> str:
@@ -68,7 +70,7 @@ class Seen:
 class FeedUnderTest:
     """One feed handler. `ticks` are the slots it published, `seen` its board after each turn."""
 
-    def __init__(self, *, lines: int, symbols: int, ring_capacity: int, options: dict[str, Any]) -> None:
+    def __init__(self, *, lines: int, symbols: int, ring_capacity: int, options: dict[str, Any], before_first: int = 0) -> None:
         name = f"test-fault-{uuid.uuid4().hex[:12]}"
         self.symbols = symbols
         with contextlib.ExitStack() as made:
@@ -91,12 +93,16 @@ class FeedUnderTest:
             made.callback(self.stage.close)
             self.reader = self.ring.consumer("strategy", QUOTE).end
             self.made = made.pop_all()
+        self.before_first = before_first
+        if before_first:
+            # As if all the messages before it had been heard.
+            self.stage.words[[EXPECTED, FRONTIER]] = self.tables["lines"].records["next"] = signed(before_first + 1)
         self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.clock = simulated_clock(START_TSC, base_ns=MIDNIGHT_NS)
         self.words = self.ring.slots.view(np.int64).reshape(-1, SLOT_WORDS)
         self.stats = tables["stats"].records[0]
         self.ticks: list[np.ndarray] = []
-        self.seen: list[Seen] = [Seen(-1, (0, 0), 1, 0, False, False, self.quotes.records[: symbols + 1].tobytes())]
+        self.seen: list[Seen] = [Seen(-1, (0, 0), 1, 0, False, False, self.quotes.records[: symbols + 1].tobytes(), 0)]
         self.board = self.quotes.records[: symbols + 1].view(np.uint8)
         self.last: tuple[tuple[int, int], int, int, bool, bool, bytes] | None = None
         self.control = tables["control"].records[0]
@@ -131,13 +137,17 @@ class FeedUnderTest:
             self.reader.local[POSITION] = end
             release(self.reader)
         words = self.stage.words
-        name, told = (int(words[SESSION_HIGH]), int(words[SESSION_LOW])), int(self.control["feed_sequence"])
+        name, told = (int(words[SESSION_HIGH]), int(words[SESSION_LOW])), self._counted(self.control["feed_sequence"])
         sweeping, ended = bool(words[SWEEP_NEXT] != INSTRUMENTS_TOLD), bool(self.control["feed_ended"])
-        now = name, int(words[EXPECTED]), told, sweeping, ended, self.board.tobytes()
+        now = name, self._counted(words[EXPECTED]), told, sweeping, ended, self.board.tobytes()
         if now != self.last:
             self.last = now
-            self.seen.append(Seen(self.turns, *now))
+            self.seen.append(Seen(self.turns, *now, self.count("lost")))
         self.turns += 1
+
+    def _counted(self, sequence: Any) -> int:
+        """A number of the session, counted from its first message."""
+        return signed(int(sequence) - self.before_first)
 
     def count(self, name: str) -> int:
         return int(self.stats[name])
@@ -146,6 +156,10 @@ class FeedUnderTest:
         """Whether a request is under way."""
         return bool(self.stage.words[ASKED])
 
+    def waits(self) -> bool:
+        """Whether messages wait for those before them."""
+        return bool(self.stage.words[EXPECTED] != self.stage.words[FRONTIER])
+
     def loads(self) -> bool:
         """Whether a snapshot is under way."""
         return bool(self.stage.words[SNAPSHOT] != SNAPSHOT_IDLE)
@@ -153,7 +167,7 @@ class FeedUnderTest:
     def line(self, number: int) -> dict[str, int]:
         """What is counted of a line."""
         row = self.tables["lines"].records[number]
-        return {name: int(row[name]) for name in row.dtype.names}
+        return {name: int(row[name]) for name in row.dtype.names} | {"next": self._counted(row["next"])}
 
     def resting(self) -> list[Order]:
         """(locate, side, px, ref, qty) of every order, as PlainBook.resting has them."""
@@ -174,6 +188,11 @@ TABLES = (
     ("lines", FEED_LINE, LINE_ROWS),
     ("tops", SYMBOL, INSTRUMENTS),
 )
+
+
+def signed(number: int) -> int:
+    """A number of 64 bits as kernels have it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def queue_at(book: Any, level: int) -> Iterator[tuple[int, int]]:

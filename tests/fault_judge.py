@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.feed.hot.state import LINE_REWIND
 from engine.layout import (
     BOOK_GAPPED,
     BOOK_OVERFLOW,
@@ -28,7 +29,7 @@ from engine.layout import (
 from tests.fault_feed import FeedUnderTest, Seen
 from tests.fault_market import Session
 from tests.fault_plan import REQUEST_INTERVAL_NS, Plan
-from tests.fault_proxy import Line
+from tests.fault_proxy import STRAY_MESSAGES_MAX, Line
 from tests.feed_house import MIDNIGHT_NS
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ Say = Callable[[str], object]
 # The reasons that are the feed handler's own, not the market's.
 UNPROVEN = BOOK_STALE | BOOK_GAPPED | BOOK_SUSPECT | BOOK_OVERFLOW
 TOUCH = ("bid_px", "bid_sz", "ask_px", "ask_sz")
-# Ranges that a feed handler remembers of what a line did not bring; beyond them it may count too much as lost.
+# Ranges that a feed handler remembers of what a line did not bring; beyond them it may count too much as lost, and as repeated what
+# comes after all.
 RANGES_REMEMBERED = 64
 
 
@@ -59,7 +61,7 @@ class Verdict:
 
 def judged(run: "Run") -> Verdict:
     """What the run came to, and everything about it that must not be."""
-    verdict = Verdict(run.plan, proven=run.is_proven(), had_to=run.has_hope() and not is_misled(run), turns=run.turns)
+    verdict = Verdict(run.plan, proven=run.is_proven(), had_to=run.has_hope() or run.is_whole(), turns=run.turns)
     feed, say = run.feed, verdict.problems.append
     verdict.counted = {name: int(feed.stats[name]) for name in feed.stats.dtype.names if feed.stats[name]}
     if feed.failed:
@@ -72,14 +74,6 @@ def judged(run: "Run") -> Verdict:
     for problem in getattr(run.venue, "problems", []):
         say(f"venue: {problem}")
     return verdict
-
-
-def is_misled(run: "Run") -> bool:
-    """Whether a packet of another session came first, and then nothing but heartbeats: all alike, they cannot be told from copies of one
-    packet, which does not change a session. The next message does."""
-    return run.feed.seen[-1].session not in {session.name for session in run.venue.sessions} and not any(
-        line.brought or line.maybe for line in run.lines
-    )
 
 
 def judge_boards(feed: FeedUnderTest, sessions: dict[str, Session], say: Say) -> None:
@@ -142,7 +136,7 @@ def judge_ticks(feed: FeedUnderTest, sessions: list[Session], say: Say, *, damag
         if locate and status["flags"] == BOOK_VALID and counts and not any(session.good_after(n)[locate] for n in counts):
             say(f"status of instrument {locate} valid after {session.name} {counts}, when its book was not to be acted on")
             break
-    judge_trades(slots[kinds == MSG_TRADE].view(TRADE)[:, 0], sessions, say)
+    judge_trades(slots[kinds == MSG_TRADE].view(TRADE)[:, 0], sessions, say, again=bool(revisited(feed)))
     if len(sessions) == 1 and not damaged and not feed.count("snapshot_messages") and not feed.count("lost"):
         mine = [(int(quote["instrument"]), *(int(quote[name]) for name in TOUCH)) for quote in quotes]
         theirs = [(locate, *line) for locate, _, *line in sessions[0].quotes(feed.seen[-1].expected - 1)]
@@ -160,8 +154,8 @@ def found_at(sessions: list[Session], ts_ns: int) -> tuple[Session, list[int]]:
     return sessions[0], []
 
 
-def judge_trades(trades: np.ndarray, sessions: list[Session], say: Say) -> None:
-    """Trades are the venue's, in its order, none twice."""
+def judge_trades(trades: np.ndarray, sessions: list[Session], say: Say, *, again: bool) -> None:
+    """Trades are the venue's, in its order, none twice but where a session is begun again."""
     at: list[tuple[int, int]] = []
     for trade in trades:
         key = int(trade["ts_ns"]) - MIDNIGHT_NS, int(trade["instrument"]), int(trade["match_id"])
@@ -170,7 +164,7 @@ def judge_trades(trades: np.ndarray, sessions: list[Session], say: Say) -> None:
             say(f"a trade that the venue never published: (time, instrument, match)={key}")
             return
         at += found
-    if any(after <= before for before, after in itertools.pairwise(at)):
+    if not again and any(after <= before for before, after in itertools.pairwise(at)):
         say("trades came twice, or out of their order")
 
 
@@ -196,28 +190,62 @@ def judge_end(run: "Run", verdict: Verdict, say: Say) -> None:
 def judge_counts(run: "Run", say: Say) -> None:
     """published = messages + lost; and of each line, what it brought and what it did not."""
     feed = run.feed
-    ends: dict[str, int] = {}
-    for seen in feed.seen:
-        ends[seen.session] = seen.expected
+    ends = visits(feed)
     known = {session.name: length for session, length in zip(run.venue.sessions, run.venue.lengths, strict=True)}
     last = feed.seen[-1]
     # Where the first packet ever heard is of a session that is not ours, it is taken for ours until another one is agreed on.
-    strange = sum(end - 1 for session, end in ends.items() if session not in known)
-    least = sum(end - 1 for session, end in ends.items() if session in known)
+    strange = sum(end - 1 for session, end in ends if session not in known)
+    named = {seen.session for seen in feed.seen if any(seen.name)}
+    if feed.count("session_changes") >= max(len(named), 1):
+        # It came and went within a turn.
+        strange += STRAY_MESSAGES_MAX
+    least = sum(end - 1 for session, end in ends if session in known)
     # Of a session that is over, more may be known to be lost than the messages that were passed.
     most = strange + last.expected - 1 + sum(length for session, length in known.items() if session != last.session)
+    most += sum(known[session] for session in revisited(feed) if session in known)
     if not least <= feed.count("messages") + feed.count("lost") <= most:
         say(f"messages={feed.count('messages')} lost={feed.count('lost')}, but the sequence numbers passed are {least} to {most}: {ends}")
-    if len(known) > 1 or strange or last.session not in known:
+    # What comes before its session is believed may be dropped, and is foreign.
+    if len(known) > 1 or strange or len(named) > 1 or last.session not in known:
+        return
+    judge_first(run, say)
+    if run.plan.before_first:
+        # A late packet that begins at number 0 is refused, as one that came before any other would be: numbers begin at 1.
         return
     for number, line in enumerate(run.lines):
         judge_line(feed.line(number), line, f"line {'AB'[number]}", say)
 
 
+def visits(feed: FeedUnderTest) -> list[tuple[str, int]]:
+    """The sessions that the feed handler was in, one after the other, and what it expected next when it left each."""
+    stays = [list(stay) for _, stay in itertools.groupby(feed.seen, key=lambda seen: seen.session)]
+    return [(stay[-1].session, stay[-1].expected) for stay in stays]
+
+
+def revisited(feed: FeedUnderTest) -> list[str]:
+    """Sessions that the feed handler was in more than once, each as often as it came back: it begins them at their first message again."""
+    names = [session for session, _ in visits(feed)]
+    return [name for at, name in enumerate(names) if name in names[:at]]
+
+
+def judge_first(run: "Run", say: Say) -> None:
+    """Where nothing was dropped or passed over, and nothing waits, each message that was applied was brought first by one line, once;
+    what else came was a duplicate."""
+    feed = run.feed
+    rows = [feed.line(number) for number in range(LINE_REWIND + len(run.rewind))]
+    first = sum(row["first"] for row in rows)
+    if not feed.count("lost") and not feed.count("window_drops") and not feed.waits() and first != feed.count("messages"):
+        say(f"the lines were first with {first} messages, but {feed.count('messages')} were applied")
+    for number, line in enumerate(rows[: len(run.lines)]):
+        if line["messages"] != line["first"] + line["duplicates"]:
+            say(f"line {'AB'[number]}: messages={line['messages']} are not first={line['first']} and duplicates={line['duplicates']}")
+
+
 def judge_line(row: dict[str, int], line: Line, name: str, say: Say) -> None:
     least, most = len(line.brought), len(line.brought | line.maybe)
     distinct = row["messages"] - row["repeated"]
-    if not least <= distinct <= most + (row["gaps"] > RANGES_REMEMBERED) * row["lost"]:
+    forgotten = row["gaps"] > RANGES_REMEMBERED
+    if not least - forgotten * row["repeated"] <= distinct <= most + forgotten * row["lost"]:
         say(f"{name}: messages={row['messages']} repeated={row['repeated']}, but {least} to {most} different ones arrived")
     heard = max((number for _, number in line.brought | line.maybe), default=0)
     missing = row["next"] - 1 - distinct

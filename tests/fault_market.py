@@ -214,6 +214,9 @@ def made_session(number: int, *, later: bool = False) -> Session:
         flow.now_ns += 3_600_000_000_000
     flow.now_ns += 1
     messages = flow.opening()
+    if later and rng.random() < 0.5:
+        # A day that says nothing of its hours.
+        messages = messages[2:]
     states = dict.fromkeys(range(1, SYMBOLS + 1), TRADING)
     for locate in states:
         messages.append(action(locate, f"SYM{locate}", TRADING, flow.now_ns))

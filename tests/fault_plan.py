@@ -45,6 +45,9 @@ class LineFaults:
     truncate: float = 0.0
     garbage: float = 0.0
     stray: float = 0.0
+    # Of a stray packet to come once more, soon; of a packet to have messages of the one before it as well.
+    copied: float = 0.0
+    repacked: float = 0.0
     dead: list[tuple[int, int]] = field(default_factory=list)
 
     def is_dead_for_ever(self) -> bool:
@@ -77,6 +80,8 @@ class Plan:
     ring_capacity: int
     # Order messages of the venue that bear a wrong length: what they did is in its book, and in nobody else's.
     damaged: int = 0
+    # The number before the first message's: sessions are not that long, but what is counted in 64 bits must get past the last of them.
+    before_first: int = 0
     # Faults by name, for whoever reads a failure.
     faults: list[str] = field(default_factory=list)
 
@@ -120,8 +125,16 @@ def drawn(seed: int) -> Plan:
     for line in plan.lines:
         hurt_line(line, rng)
     hurt_all(plan, rng)
+    for line in plan.lines:
+        line.copied = rng.choice([0.0, 0.0, 0.3, 0.8])
+        line.repacked = rng.choice([0.0, 0.0, 0.0, 0.1, 0.5])
     if rng.random() < 0.12:
         plan.damaged = rng.choice([1, 1, 3])
+    if not plan.later and rng.random() < 0.15:
+        plan.before_first = (1 << 64) - rng.randrange(1, 300)
+        # A session that is taken for another one's begins at 1.
+        for line in plan.lines:
+            line.stray = 0.0
     if seed >= EXCHANGE_SEEDS:
         fit_for_exchange(plan, rng)
     plan.faults = named(plan)
@@ -130,7 +143,7 @@ def drawn(seed: int) -> Plan:
 
 def fit_for_exchange(plan: Plan, rng: random.Random) -> None:
     """The real exchange has one session, and servers that can only be kept from answering well."""
-    plan.later, plan.cut_short, plan.says_end, plan.damaged = False, None, False, 0
+    plan.later, plan.cut_short, plan.says_end, plan.damaged, plan.before_first = False, None, False, 0, 0
     plan.rewind = [kind if kind in RELAYED_REWINDS else GOOD for kind in plan.rewind]
     plan.snapshot = [kind if kind in RELAYED_SNAPSHOTS else GOOD for kind in plan.snapshot]
     plan.window_messages = max(plan.window_messages, 256)
@@ -175,11 +188,12 @@ def named(plan: Plan) -> list[str]:
     """What is wrong in a plan, by name."""
     found = []
     for letter, line in zip("AB", plan.lines, strict=False):
-        for name in ("loss", "burst", "duplicate", "reorder", "truncate", "garbage", "stray", "jitter_ns"):
+        for name in ("loss", "burst", "duplicate", "reorder", "truncate", "garbage", "stray", "copied", "repacked", "jitter_ns"):
             if value := getattr(line, name):
                 found.append(f"{letter} {name}={value:.3g}")
         found += [f"{letter} dead {began / MS:.2f}..{min(ended, 10**12) / MS:.2f} ms" for began, ended in line.dead]
     found += [f"damaged={plan.damaged}"] * bool(plan.damaged)
+    found += [f"before_first={plan.before_first}"] * bool(plan.before_first)
     found.append(f"rewind={plan.rewind}")
     found.append(f"snapshot={plan.snapshot}")
     return found

@@ -24,6 +24,8 @@ from tests.fault_plan import MS, US, LineFaults
 from tests.itch_flow import packet, unframe
 
 REQUEST_BYTES = 20
+NUMBERS = 1 << 64
+STRAY_MESSAGES_MAX = 3
 
 
 class Venue(Protocol):
@@ -31,6 +33,7 @@ class Venue(Protocol):
 
     def session_name(self) -> str: ...
     def published(self) -> int: ...
+    def wire_number(self, sequence: int) -> int: ...
     def message(self, sequence: int) -> bytes: ...
     def snapshot(self, count: int) -> list[bytes]: ...
 
@@ -53,6 +56,7 @@ class Line:
         self.due: list[Due] = []
         self.number = 0
         self.burst_left = 0
+        self.before = b""
         self.packets = 0
         self.brought: set[tuple[str, int]] = set()
         self.maybe: set[tuple[str, int]] = set()
@@ -63,7 +67,13 @@ class Line:
         if rng.random() < faults.garbage:
             self._later(now_ns, garbage(rng))
         if rng.random() < faults.stray:
-            self._later(now_ns, stray(rng))
+            strange = stray(rng)
+            self._later(now_ns, strange)
+            # The first packet of all is taken at its word, and its copies agree with it.
+            while faults.copied and self.brought and rng.random() < faults.copied:
+                self._later(now_ns + rng.randrange(2 * MS), strange)
+        if faults.repacked:
+            raw = self._repacked(raw)
         if self._is_lost(now_ns):
             return
         brings = messages_of(raw)
@@ -78,6 +88,19 @@ class Line:
     def calm(self) -> None:
         """No more bursts: where there are only heartbeats, one would last for ever."""
         self.faults.burst, self.burst_left = 0.0, 0
+
+    def _repacked(self, raw: bytes) -> bytes:
+        """A packet that also has messages of the one before it, as of a venue whose lines are packed each in its own way."""
+        before, self.before = self.before, raw
+        if self.rng.random() >= self.faults.repacked or not messages_of(raw):
+            return raw
+        session, first = messages_of(raw)[0]
+        if messages_of(before)[-1:] != ((session, (first - 1) % NUMBERS),):
+            return raw
+        mine, again = unframe(raw[HEADER_BYTES:]), unframe(before[HEADER_BYTES:])
+        again = again[self.rng.randrange(len(again)) :]
+        made = packet((first - len(again)) % NUMBERS, again + mine, session=session)
+        return made if len(made) <= PACKET_BYTES_MAX else raw
 
     def _is_lost(self, now_ns: int) -> bool:
         faults, rng = self.faults, self.rng
@@ -116,21 +139,21 @@ def messages_of(raw: bytes) -> tuple[tuple[str, int], ...]:
     if len(raw) < HEADER_BYTES or raw[COUNT_AT:HEADER_BYTES] == END_OF_SESSION.to_bytes(2, "big"):
         return ()
     session, first = raw[:SESSION_BYTES].decode("latin-1").rstrip(), int.from_bytes(raw[SEQUENCE_AT:COUNT_AT], "big")
-    return tuple((session, first + place) for place in range(len(unframe(raw[HEADER_BYTES:]))))
+    return tuple((session, (first + place) % NUMBERS) for place in range(len(unframe(raw[HEADER_BYTES:]))))
 
 
 def garbage(rng: random.Random) -> bytes:
     """Bytes that are no packet of any session: random ones, or a session's header before random ones."""
     raw = rng.randbytes(rng.choice([0, 1, 19, 20, 21, rng.randrange(1, 1_400)]))
     if rng.random() < 0.3:
-        raw = b"GARBAGE%03d" % rng.randrange(1_000) + raw
+        raw = b"GARBAGE%03d" % rng.randrange(2) + raw
     return raw
 
 
 def stray(rng: random.Random) -> bytes:
     """A whole packet of a session that is not ours, once: a late one of yesterday's, or of a neighbour's."""
     sequence = rng.choice([1, rng.randrange(1, 1_000), 1 << 40])
-    messages = [rng.randbytes(rng.randrange(1, 50)) for _ in range(rng.randrange(4))]
+    messages = [rng.randbytes(rng.randrange(1, 50)) for _ in range(rng.randrange(STRAY_MESSAGES_MAX + 1))]
     return packet(sequence, messages, session=f"STRAY{rng.randrange(100_000):05d}")
 
 
@@ -173,6 +196,7 @@ class RewindServer:
             return
         session = raw[:SESSION_BYTES].decode("latin-1").rstrip()
         first, count = int.from_bytes(raw[SEQUENCE_AT:COUNT_AT], "big"), int.from_bytes(raw[COUNT_AT:], "big")
+        first = (first - self.venue.wire_number(0)) % NUMBERS
         self.asked.append((now_ns, first, count))
         if count == 0 or first < 1:
             self.problems.append(f"a request for {count} messages from {first}")
@@ -189,7 +213,7 @@ class RewindServer:
         if kind == plans.GARBAGE:
             yield garbage(rng)
         elif kind == plans.EMPTY:
-            yield packet(first, [], session=session)
+            yield packet(self.venue.wire_number(first), [], session=session)
         elif kind == plans.OTHER_SESSION:
             yield self._packet("YESTERDAY", first, count)
         elif kind == plans.OTHER_SEQUENCE:
@@ -214,7 +238,7 @@ class RewindServer:
             if size > PACKET_BYTES_MAX:
                 break
             messages.append(raw)
-        return packet(first, messages, session=session)
+        return packet(self.venue.wire_number(first), messages, session=session)
 
 
 @dataclass
@@ -310,7 +334,7 @@ class SnapshotServer:
         if talk.kind == plans.MIDDLE:
             whole, talk.ends = whole[: self.rng.randrange(len(whole) + 1)], True
         elif talk.kind != plans.LIST_ONLY:
-            whole += soup(bytes([soupbintcp.SEQUENCED]) + END_OF_SNAPSHOT.encode(sequence=f"{count + 1:020d}"))
+            whole += soup(bytes([soupbintcp.SEQUENCED]) + END_OF_SNAPSHOT.encode(sequence=f"{self.venue.wire_number(count + 1):020d}"))
             whole += soup(bytes([soupbintcp.END_OF_SESSION]))
             talk.ends = True
             self.served.append((session, count))

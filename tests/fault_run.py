@@ -27,8 +27,8 @@ SETTLED_TURNS = 4
 TURNS_MAX = 1_000
 # The end, as it comes nearer, is waited for in longer turns.
 WAITED_SHARE = 20
-# An attempt's time; the exchange says that it is there once a second, and so do its heartbeats what is missing at the end.
-SNAPSHOT_TIMEOUT_MS = {ScriptVenue: 100, ExchangeVenue: 1_500}
+SNAPSHOT_TIMEOUT_MS = 100
+# The exchange says once a second that it is there, and so do its heartbeats what is missing at the end.
 PATIENCE_NS = {ScriptVenue: 3_000 * MS, ExchangeVenue: 15_000 * MS}
 
 
@@ -45,10 +45,13 @@ class Run:
         self.rewind: list[RewindServer | RewindRelay] = []
         self.glimpse: SnapshotServer | SnapshotRelay | None = None
         self.venue: ScriptVenue | ExchangeVenue = (ExchangeVenue if plan.seed >= EXCHANGE_SEEDS else ScriptVenue)(plan, rng)
-        self.snapshot_timeout_ms = SNAPSHOT_TIMEOUT_MS[type(self.venue)]
         self._open_servers(rng)
         self.feed = FeedUnderTest(
-            lines=len(plan.lines), symbols=self.venue.sessions[0].symbols, ring_capacity=plan.ring_capacity, options=self._options()
+            lines=len(plan.lines),
+            symbols=self.venue.sessions[0].symbols,
+            ring_capacity=plan.ring_capacity,
+            options=self._options(),
+            before_first=plan.before_first,
         )
         self.lines = [Line(faults, random.Random(rng.random()), self.feed.send_on(at)) for at, faults in enumerate(plan.lines)]
         self.now_ns = 0
@@ -80,7 +83,7 @@ class Run:
             "snapshot": self.glimpse.address if self.glimpse else None,
             "snapshot_username": "TICK",
             "snapshot_password": "PATH",
-            "snapshot_timeout_ms": self.snapshot_timeout_ms,
+            "snapshot_timeout_ms": SNAPSHOT_TIMEOUT_MS,
             "snapshot_tries": 10,
         }
 
@@ -125,7 +128,7 @@ class Run:
         if self.feed.asks():
             longest = min(longest, REQUEST_TIMEOUT_MS * MS // 4)
         if self.feed.loads():
-            longest = min(longest, self.snapshot_timeout_ms * MS // 100)
+            longest = min(longest, SNAPSHOT_TIMEOUT_MS * MS // 100)
         return max(self.plan.turn_ns, longest)
 
     def _turn(self, most: int) -> None:
@@ -168,7 +171,20 @@ class Run:
             last.session == venue.session_name()
             and last.expected == venue.count + 1
             and all((flag == BOOK_VALID) == is_good for flag, is_good in zip(flags, good[1:], strict=True))
+            # An instrument that was never heard of has no flags at all.
+            and (flags != 0).all()
             and not (flags & UNPROVEN).any()
+        )
+
+    def is_whole(self) -> bool:
+        """Whether nothing of the last session was lost to the feed handler, whatever it was like before: nothing stands in its way."""
+        last = self.feed.seen[-1]
+        began = next(seen for seen in self.feed.seen if seen.name == last.name)
+        return (
+            not self.plan.damaged
+            and last.session == self.venue.session_name()
+            and last.expected == self.venue.count + 1
+            and self.feed.count("lost") == began.lost
         )
 
 

@@ -20,6 +20,7 @@ from shm.table import Board, Table
 from tests.exchange_rig import open_orders
 from tests.fault_market import Order, Session, made_session
 from tests.fault_plan import MS, US, Plan
+from tests.fault_proxy import NUMBERS
 from tests.feed_house import MIDNIGHT_NS, START_TSC, free_port
 from tests.itch_flow import end_of_session, heartbeat, packet, unframe
 
@@ -47,6 +48,7 @@ class ScriptVenue:
             damage(rng.choice(self.sent), rng)
         self.script = scripted(plan, self.sent, self.lengths, rng)
         self.says_end = plan.says_end
+        self.before_first = plan.before_first
         self.at = 0
         self.session = 0
         self.count = 0
@@ -61,13 +63,13 @@ class ScriptVenue:
         while not self.is_over() and self.script[self.at].at_ns <= now_ns:
             next_one = self.script[self.at]
             if next_one.session != self.session and self.says_end:
-                said.append(named(end_of_session(self.count + 1), self.session_name()))
+                said.append(named(end_of_session(self.wire_number(self.count + 1)), self.session_name()))
             self.at += 1
             self.session, self.count = next_one.session, next_one.first + len(next_one.messages) - 1
-            said.append(packet(next_one.first, next_one.messages, session=self.session_name()))
+            said.append(packet(self.wire_number(next_one.first), next_one.messages, session=self.session_name()))
         if not said and now_ns - self.spoke_ns >= HEARTBEAT_NS:
             last = end_of_session if self.is_over() and self.says_end else heartbeat
-            said.append(named(last(self.count + 1), self.session_name()))
+            said.append(named(last(self.wire_number(self.count + 1)), self.session_name()))
         if said:
             self.spoke_ns = now_ns
         return said
@@ -80,6 +82,9 @@ class ScriptVenue:
 
     def published(self) -> int:
         return self.count
+
+    def wire_number(self, sequence: int) -> int:
+        return (self.before_first + sequence) % NUMBERS
 
     def message(self, sequence: int) -> bytes:
         return self.sent[self.session][sequence - 1]
