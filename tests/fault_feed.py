@@ -16,6 +16,7 @@ from engine.feed.hot.state import (
     FRONTIER,
     INSTRUMENTS_TOLD,
     LINE_ROWS,
+    PREVIOUS_KNOWN,
     SESSION_HIGH,
     SESSION_LOW,
     SNAPSHOT,
@@ -155,6 +156,10 @@ class FeedUnderTest:
     def asks(self) -> bool:
         """Whether a request is under way."""
         return bool(self.stage.words[ASKED])
+
+    def has_left(self) -> bool:
+        """Whether it was in another session before."""
+        return bool(self.stage.words[PREVIOUS_KNOWN])
 
     def waits(self) -> bool:
         """Whether messages wait for those before them."""

@@ -193,10 +193,13 @@ def judge_counts(run: "Run", say: Say) -> None:
     ends = visits(feed)
     known = {session.name: length for session, length in zip(run.venue.sessions, run.venue.lengths, strict=True)}
     last = feed.seen[-1]
+    for (before, _), (after, _) in itertools.pairwise(ends):
+        if before in known and after not in known:
+            say(f"it left the session {before} for {after}, which was in no two packets that agree")
     # Where the first packet ever heard is of a session that is not ours, it is taken for ours until another one is agreed on.
     strange = sum(end - 1 for session, end in ends if session not in known)
     named = {seen.session for seen in feed.seen if any(seen.name)}
-    if feed.count("session_changes") >= max(len(named), 1):
+    if feed.has_left() and len(named) == 1:
         # It came and went within a turn.
         strange += STRAY_MESSAGES_MAX
     least = sum(end - 1 for session, end in ends if session in known)

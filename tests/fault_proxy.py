@@ -86,8 +86,9 @@ class Line:
             self._later(now_ns + rng.randrange(2 * MS), raw, brings)
 
     def calm(self) -> None:
-        """No more bursts: where there are only heartbeats, one would last for ever."""
-        self.faults.burst, self.burst_left = 0.0, 0
+        """No more bursts: where there are only heartbeats, one would last for ever. No more copies either: time is let pass in longer
+        turns, and what comes in two of them would be no copy."""
+        self.faults.burst, self.burst_left, self.faults.copied = 0.0, 0, 0.0
 
     def _repacked(self, raw: bytes) -> bytes:
         """A packet that also has messages of the one before it, as of a venue whose lines are packed each in its own way."""
@@ -154,7 +155,7 @@ def stray(rng: random.Random) -> bytes:
     """A whole packet of a session that is not ours, once: a late one of yesterday's, or of a neighbour's."""
     sequence = rng.choice([1, rng.randrange(1, 1_000), 1 << 40])
     messages = [rng.randbytes(rng.randrange(1, 50)) for _ in range(rng.randrange(STRAY_MESSAGES_MAX + 1))]
-    return packet(sequence, messages, session=f"STRAY{rng.randrange(100_000):05d}")
+    return packet(sequence, messages, session=f"S{rng.randrange(10**9):09d}")
 
 
 class RewindServer:

@@ -13,13 +13,15 @@ from numba import config
 
 from engine.book.book import check_invariants
 from engine.feed import itch
+from engine.feed.glimpse import END_OF_SNAPSHOT
 from engine.feed.hot.state import EXPECTED, FRONTIER, LINE_A, LINE_B, LINE_REWIND, LINE_SNAPSHOT, TROUBLE
 from engine.feed.hot.step import step
 from engine.feed.recovery import Recovery
 from engine.layout import BOOK_CLOSED, BOOK_GAPPED, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
 from engine.messages.hot.stamp import NOW
+from engine.wire.soupbintcp import SEQUENCED
 from tests.feed_house import MIDNIGHT_NS, FeedHouse, feed_house, free_port, only
-from tests.feed_servers import BookModel, RewindServer, SnapshotServer, model_at, queues, queues_of
+from tests.feed_servers import BookModel, RewindServer, SnapshotServer, model_at, queues, queues_of, soup
 from tests.itch_flow import Flow, end_of_session, heartbeat, in_packets, packet
 
 US = 1_000
@@ -149,6 +151,17 @@ def test_what_one_line_lost_and_the_other_brings_in_time_is_no_gap() -> None:
         assert {"lost", "requests", "invalidated", "gapped_ns"} & at.house.counted().keys() == set()
         assert at.line(LINE_A)["lost"] == 10
         assert at.line(LINE_B)["lost"] == 50
+
+
+def test_what_waits_and_what_was_applied_is_a_duplicate_when_it_comes_again() -> None:
+    with venue() as at:
+        at.a(at.part(1, 50), at.part(61, 70))
+        at.b(at.part(31, 50), at.part(65, 75))
+        assert (at.line(LINE_B)["first"], at.line(LINE_B)["duplicates"]) == (5, 26)
+        assert at.house.counted()["waited"] == 15
+        assert "window_drops" not in at.house.counted()
+        at.b(at.part(51, 60))
+        at.assert_books_are(model_at(at.messages, 75))
 
 
 def test_a_message_that_waited_says_when_it_was_received() -> None:
@@ -440,13 +453,15 @@ def test_a_snapshot_older_than_the_window_is_fetched_again() -> None:
         at.assert_books_are(model_at(at.messages, 700))
 
 
-@pytest.mark.parametrize("trouble", ["refused", "cut", "ended", "dead", "silent"])
+@pytest.mark.parametrize("trouble", ["refused", "cut", "closed", "ended", "dead", "silent"])
 def test_a_snapshot_that_fails_is_tried_again_and_then_given_up(trouble: str) -> None:
     with venue(count=1_000, snapshot=True, gap_messages_max=10, snapshot_tries=3, snapshot_timeout_ms=200) as at:
         server = at.snapshots
         assert server is not None
         server.refusing = trouble == "refused"
         server.cut = 500 if trouble == "cut" else None
+        if trouble == "closed":
+            server.cut = -len(soup(bytes([SEQUENCED]) + bytes(END_OF_SNAPSHOT.length)))
         server.endless = trouble == "ended"
         server.pieces = 0 if trouble == "silent" else server.pieces
         if trouble == "dead":
@@ -665,6 +680,16 @@ def test_a_session_that_was_left_is_gone_back_to_when_nothing_else_is_heard() ->
         assert at.house.counted()["session_changes"] == 2
         at.assert_books_are(model_at(at.messages, 100))
         at.assert_quotes_are(model_at(at.messages, 100))
+
+
+def test_how_long_one_left_session_was_heard_says_nothing_of_the_next() -> None:
+    with venue() as at:
+        at.a(at.part(1, 50))
+        for left, session in (("TEST000001", "TEST000002"), ("TEST000002", "TEST000003")):
+            at.a(*[packet(first, at.messages[first - 1 : first + 2], session=session) for first in (1, 4)])
+            at.b(packet(51, at.messages[50:60], session=left))
+            at.wait(2_000 * MS)
+        assert at.house.counted()["session_changes"] == 2
 
 
 def test_what_is_no_whole_packet_names_no_session() -> None:
