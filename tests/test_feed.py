@@ -780,7 +780,7 @@ def test_a_file_that_cannot_be_read_any_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"source": "tcp"}, "feed source='tcp': expected 'udp' or 'file'"),
+        ({"source": "tcp"}, "feed source='tcp': expected 'udp', 'file' or 'pcap'"),
         ({"source": "file", "path": "missing.itch"}, "missing.itch"),
         ({"source": "file", "path": "/"}, "it is a directory"),
         ({"address": ("192.0.2.1", 26400)}, "feed address=192.0.2.1:26400 .* cannot receive there"),
