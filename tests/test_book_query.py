@@ -20,6 +20,7 @@ from engine.book.hot.book import NOT_FOUND, Book, add_order, close_book, find_or
 from engine.book.hot.query import (
     NOT_THERE,
     NOT_VALID,
+    PROBES_MAX,
     QUEUE_STEPS_MAX,
     REFUSED_QTY,
     SWEEP_LEVELS_MAX,
@@ -34,10 +35,12 @@ from engine.book.hot.query import (
     weighted_mid_of,
 )
 from engine.feed import itch
+from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import replay
 from engine.feed.records import records
 from engine.feed.stage import make_decoder
 from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_VALID, BUY, FEED_STATS, SELL
+from engine.wire.table import Value
 from tests.itch_flow import Flow, frame
 
 ANY = False
@@ -251,53 +254,131 @@ def test_a_version_survives_what_shares_its_word_and_wraps() -> None:
     assert (told_flags(book, 0), told_flags(book, 1)) == (0, 129)
 
 
+def test_a_book_that_crosses_this_moment_is_not_told_to_who_would_act_on_it() -> None:
+    """The feed says VALID until it has seen to the quote."""
+    for bid_px, told in ((99, TOLD), (100, NOT_VALID), (101, NOT_VALID)):
+        book = make_book(orders_max=8, levels_max=8, instruments_max=2)
+        add_order(book, 1, 1, BUY, 98, 5)
+        add_order(book, 2, 1, SELL, 100, 5)
+        add_order(book, 3, 1, SELL, 102, 5)
+        tell_flags(book, 1, BOOK_VALID)
+        add_order(book, 4, 1, BUY, bid_px, 5)
+        assert best_of(book, 1, VALID_ONLY).told == weighted_mid_of(book, 1, VALID_ONLY).told == told
+        assert sweep_of(book, 1, SELL, 1, VALID_ONLY).told == queue_of(book, 1, 1, VALID_ONLY).told == told
+        assert copy_levels(book, 1, BUY, np.zeros((1, 3), np.int64), 1, VALID_ONLY)[0] == told
+        assert best_of(book, 1, ANY).bid_px == bid_px
+
+
+def test_a_search_has_an_end_in_a_table_that_is_full_of_others() -> None:
+    """No such table comes about: at most half of it is in use."""
+    book = make_book(orders_max=1024, levels_max=8, instruments_max=1)
+    assert add_order(book, 16, 0, BUY, 100, 1) > 0
+    assert len(book.table) > PROBES_MAX
+    number = int(book.table["id"].max())
+    home = int(np.flatnonzero(book.table["id"])[0])
+    row = book.table[home].copy()
+    book.table["id"], book.table["page"] = number, 99
+    assert queue_of(book, 0, 16, ANY).told == TOO_LONG
+    for away, told in ((PROBES_MAX - 1, TOLD), (PROBES_MAX, TOO_LONG)):
+        book.table["page"] = 99
+        book.table[(home + away) & (len(book.table) - 1)] = row
+        assert queue_of(book, 0, 16, ANY).told == told
+
+
+def test_a_record_that_another_instrument_is_just_taking_is_not_told_as_ours() -> None:
+    """Moments within an add as another processor may see them: the ref leads to a record in which words of an order that we had still
+    stand. It was behind another in its queue; or alone, at a level that we have put to another use."""
+    for behind, px in ((True, 100), (False, 101), (False, 102)):
+        book = make_book(orders_max=8, levels_max=8, instruments_max=3)
+        assert add_order(book, 5, 1, BUY, 100, 7) > 0
+        handle = add_order(book, 6, 1, BUY, 100 if behind else 101, 9)
+        reduce_order(book, handle, 9)
+        dead = book.orders[handle].copy()
+        assert add_order(book, 7, 2, BUY, 100, 4) == handle
+        assert add_order(book, 8, 1, BUY, px, 4) > 0
+        assert queue_of(book, 1, 7, ANY).told == NOT_THERE
+        taken = book.orders[handle].copy()
+        for count in range(len(taken.dtype.names)):
+            book.orders[handle] = dead
+            for name in taken.dtype.names[:count]:
+                book.orders[name][handle] = taken[name]
+            assert queue_of(book, 1, 7, ANY).told == NOT_THERE, f"behind={behind} px={px} words={count}"
+
+
+def test_no_index_that_is_read_leads_outside() -> None:
+    """Whatever a torn read makes of links, levels, chunks and pages: an answer or none, and no fault."""
+    for name, field, value in (
+        ("orders", "prev", 9), ("orders", "level", 1 << 20), ("orders", "prev", (1 << 32) - 2), ("levels", "head", 9),
+        ("sides", "start", (1 << 32) - 1), ("sides", "count", (1 << 32) - 1), ("table", "id", (1 << 32) - 1), ("table", "id", 9),
+        ("handles", None, (1 << 32) - 1), ("handles", None, 9), ("slots", None, (1 << 32) - 1), ("pages", None, -1),
+        ("ids", None, (1 << 32) - 1), ("ids", None, 8),
+    ):  # fmt: skip
+        book = make_book(orders_max=8, levels_max=8, instruments_max=2)
+        for ref in (5, 6):
+            assert add_order(book, ref, 1, BUY, 100, 3) > 0
+        array = getattr(book, name)
+        (array if field is None else array[field])[:] = value
+        assert queue_of(book, 1, 6, ANY).told == NOT_THERE, f"{name} {field} {value}"
+        assert best_of(book, 1, ANY).told == sweep_of(book, 1, SELL, 5, ANY).told == TOLD
+        assert copy_levels(book, 1, BUY, np.zeros((4, 3), np.int64), 4, VALID_ONLY)[0] == NOT_VALID
+
+
 # What another process is doing meanwhile
 
 
 class Cycle:
-    """One instrument's messages over and over: after each, what rests is known, and the version says after which one it is."""
+    """One instrument's messages among those of others, over and over: after each, what rests is known; the version says which one."""
 
     instrument = 1
 
     def __init__(self, seed: int, count: int = 400) -> None:
-        flow = Flow(seed, symbols=1)
+        flow = Flow(seed, symbols=3)
         self.states: list[Orders] = []
-        messages = []
-        while len(messages) < count:
+        self.messages: list[bytes] = []
+        while len(self.states) < count:
             raw = flow.next()
             if itch.ABOUT_ORDER[raw[0]]:
-                messages.append(raw)
-                self.states.append({ref: (side, px, shares) for ref, (_, side, px, shares) in flow.resting.items()})
-        for ref in list(flow.resting):
-            messages.append(itch.ORDER_DELETE.encode(locate=self.instrument, tracking=0, timestamp=0, ref=ref))
+                self.take(raw, flow)
+        for ref, (locate, *_) in list(flow.resting.items()):
             del flow.resting[ref]
-            self.states.append({other: (side, px, shares) for other, (_, side, px, shares) in flow.resting.items()})
-        self.raw = np.frombuffer(frame(messages), np.uint8)
+            self.take(itch.ORDER_DELETE.encode(locate=locate, tracking=0, timestamp=0, ref=ref), flow)
+        self.raw = np.frombuffer(frame(self.messages), np.uint8)
+
+    def take(self, raw: bytes, flow: Flow) -> None:
+        self.messages.append(raw)
+        if int.from_bytes(raw[1:3], "big") == self.instrument:
+            resting = flow.resting.items()
+            self.states.append({ref: (side, px, shares) for ref, (locate, side, px, shares) in resting if locate == self.instrument})
 
     def after(self, version: int) -> Orders:
         return self.states[(version // 2 - 1) % len(self.states)]
 
 
 @contextmanager
-def writing(cycle: Cycle) -> Iterator[Book]:
-    """A book that a child process changes as fast as it can."""
-    decoder = make_decoder(orders_max=1_000, levels_max=1_000, instruments_max=2, stats=records(1, FEED_STATS), shared=True)
-    # Compiled before the fork; and the book is at version 2 x len(states), whose state is the last.
-    replay(decoder, cycle.raw, 0, len(cycle.raw))
+def writing(decoder: Decoder, raw: np.ndarray) -> Iterator[None]:
+    """A child process replays messages into shared books over and over, as fast as it can; what they add, they also take away."""
+    # Compiled before the fork.
+    replay(decoder, raw, 0, len(raw))
     stop = mmap.mmap(-1, mmap.PAGESIZE)
     child = os.fork()
     if child == 0:
         while not stop[0]:
-            replay(decoder, cycle.raw, 0, len(cycle.raw))
-        os._exit(int(decoder.stats[0]["unknown_orders"] != 0))
+            replay(decoder, raw, 0, len(raw))
+        os._exit(int(decoder.stats[0]["unknown_orders"] != 0 or decoder.stats[0]["capacity_drops"] != 0))
     try:
-        yield decoder.book
+        yield
         stop[0] = 1
         assert os.waitpid(child, 0)[1] == 0
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
+
+
+def decoder_for(*, orders_max: int, levels_max: int, instruments_max: int) -> Decoder:
+    return make_decoder(
+        orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, stats=records(1, FEED_STATS), shared=True
+    )
 
 
 Answer = tuple[int, ...]
@@ -333,9 +414,12 @@ def test_no_answer_is_of_two_moments_while_another_process_writes(ask: Any) -> N
     cycle = Cycle(seed)
     rng = random.Random(seed)
     refs = sorted({ref for state in cycle.states for ref in state})
+    decoder = decoder_for(orders_max=1_000, levels_max=1_000, instruments_max=4)
+    book = decoder.book
     asked, told, torn = 0, 0, 0
     versions = set()
-    with writing(cycle) as book:
+    # The book is then at version 2 x len(states), whose state is the last.
+    with writing(decoder, cycle.raw):
         while told < 3_000 or len(versions) < 30:
             answer, expected = ask(book, rng, refs)
             asked += 1
@@ -352,32 +436,56 @@ def test_no_answer_is_of_two_moments_while_another_process_writes(ask: Any) -> N
     print(f"seed={seed} told={told} of versions={len(versions)}, torn={torn}")
 
 
-def test_an_order_that_rests_is_found_while_the_table_moves_around_it() -> None:
-    """Another instrument's pages come and go in the same part of the table: NOT_THERE would be a lie."""
-    decoder = make_decoder(orders_max=64, levels_max=64, instruments_max=3, stats=records(1, FEED_STATS), shared=True)
+def churn(instrument: int, refs: list[int]) -> list[bytes]:
+    """Every ref on a price of its own: the side's memory grows to what they need, and is given back with the last of them."""
+    head: dict[str, Value] = {"locate": instrument, "tracking": 0, "timestamp": 0}
+    there = [itch.ADD_ORDER.encode(**head, ref=ref, side="B", shares=1, stock="A", px=100 + number) for number, ref in enumerate(refs)]
+    return there + [itch.ORDER_DELETE.encode(**head, ref=ref) for ref in refs]
+
+
+def test_a_book_at_rest_is_told_the_same_whatever_becomes_of_others() -> None:
+    """Two others hand each other chunks, levels, order records and page numbers, in the pages of the orders that rest and beside them."""
+    rng = random.Random(7)
+    decoder = decoder_for(orders_max=200, levels_max=200, instruments_max=4)
     book = decoder.book
-    resting = [16 * page for page in range(0, 40, 2)]
-    head = {"locate": 2, "tracking": 0, "timestamp": 0}
-    add = [itch.ADD_ORDER.encode(**head, ref=ref, side="B", shares=1, stock="A", px=1) for ref in range(16, 16 * 40, 32)]
-    gone = [itch.ORDER_DELETE.encode(**head, ref=ref) for ref in range(16, 16 * 40, 32)]
-    raw = np.frombuffer(frame(add + gone), np.uint8)
-    for ref in resting:
-        assert add_order(book, ref, 1, BUY, 100, 1) > 0
-    replay(decoder, raw, 0, len(raw))
-    stop = mmap.mmap(-1, mmap.PAGESIZE)
-    child = os.fork()
-    if child == 0:
-        while not stop[0]:
-            replay(decoder, raw, 0, len(raw))
-        os._exit(0)
-    try:
-        told = {TOLD: 0, TORN: 0}
+    rest: Orders = {}
+    for number in range(40):
+        side = rng.choice([BUY, SELL])
+        rest[16 * number + 3] = (side, rng.randrange(80, 90) + (20 if side == SELL else 0), rng.randrange(1, 90))
+        assert add_order(book, 16 * number + 3, 1, *rest[16 * number + 3]) > 0
+    theirs = churn(2, [16 * page + 5 for page in range(70)]) + churn(3, [16 * page + 9 for page in range(30, 120)])
+    # Page numbers as small as the links of free pages are among them, and one page's order is asked for that is another's.
+    absent = [16 * page + at for page in range(120) for at in (3, 5, 9) if 16 * page + at not in rest]
+    rows = np.zeros((16, 3), np.int64)
+    told = {TOLD: 0, NOT_THERE: 0, TORN: 0}
+    with writing(decoder, np.frombuffer(frame(theirs * 10), np.uint8)):
+        expected = {ref: queue(rest, ref) for ref in rest}
+        costs = {qty: sweep(rest, BUY, qty) for qty in (1, 60, 400)}
         for number in range(20_000):
-            told[queue_of(book, 1, resting[number % len(resting)], ANY).told] += 1
-        assert told[TOLD] > 5_000
-    finally:
-        stop[0] = 1
-        os.waitpid(child, 0)
+            ref = rng.choice(absent) if number % 2 else rng.choice(list(rest))
+            answer = queue_of(book, 1, ref, ANY)
+            told[answer.told] += 1
+            if answer.told == TOLD:
+                assert answer[2:] == expected[ref]
+            else:
+                assert ref not in rest or answer.told == TORN
+            if number % 10 == 0:
+                assert best_of(book, 1, ANY)[2:] == best(rest)
+                assert copy_levels(book, 1, SELL, rows, 16, ANY)[2] == len(levels(rest, SELL))
+                assert [tuple(row) for row in rows.tolist() if row[1]] == levels(rest, SELL)
+                assert all(sweep_of(book, 1, BUY, qty, ANY)[2:] == cost for qty, cost in costs.items())
+    print(told)
+    assert told[TOLD] > 9_000
+    assert told[NOT_THERE] > 1_000
+
+
+def test_an_order_of_another_is_never_told_as_ours_though_its_record_was_ours() -> None:
+    decoder = decoder_for(orders_max=8, levels_max=8, instruments_max=4)
+    assert add_order(decoder.book, 1, 1, BUY, 100, 1) > 0
+    raw = np.frombuffer(frame((churn(1, [5]) + churn(2, [6, 7]) * 2) * 100), np.uint8)
+    with writing(decoder, raw):
+        told = [queue_of(decoder.book, 1, 6, ANY).told for _ in range(30_000)]
+    assert set(told) <= {NOT_THERE, TORN}
 
 
 def test_the_memory_of_a_book_is_what_the_formula_says() -> None:

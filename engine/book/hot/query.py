@@ -6,6 +6,20 @@
 Nothing that is read is believed before the second look: every index is looked at before it is used, every loop is bounded. An answer
 costs its own cache misses and holds up nobody, least of all the feed. All of them are whole numbers; px is the venue's fixed point.
 
+Why an answer is right. There is one writer, and between the looks it has changed nothing of this instrument's:
+
+- its side records, the chunks they name, its levels and its orders are written to only by changes of this instrument. What was once
+  its own and went to another (a chunk, a level, an order record) left it in such a change, and is not reached from its side records.
+- the page table, pages, handles and slots are everybody's, and an order record that they lead to may be one that another instrument
+  takes this moment, with the old words still in it. So what they lead to is only a guess until it has proved to be ours: its level
+  is in this instrument's vector, and links lead both ways between it and that level's first order. Such an order has rested here
+  all the time, and with it its slot, its page and so its ref cannot have changed.
+- that an order is not there is only said if no entry of the table moved meanwhile (TABLE_VERSION): the entry of a page with a live
+  order is then where a search ends, whatever pages come beside it, and all that it leads to passes the proof.
+
+The compiler moves no plain load over an acquiring load or a fence, and x86-64 makes loads in their order, stores in theirs. A version
+has 31 bits to count with: a reader that stood still for exactly a multiple of 2^31 changes of one book would be deceived.
+
 Every answer begins with `told`, TOLD or why there is none (then all the rest is 0), and `version`, which grows by 2 with each change
 of the instrument's book: two answers with the same one are of the same book. With valid_only an answer is of a book that may be acted
 on, and NOT_VALID otherwise: the feed's flags lie beside the book and are read with it.
@@ -16,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from engine.book.hot.arena import find_place
 from engine.book.hot.book import (
     MARKS_PER_INSTRUMENT,
     NONE,
@@ -25,6 +40,7 @@ from engine.book.hot.book import (
     TABLE_VERSION,
     VERSION_AT,
     home_of,
+    price_key,
     side_row,
     told_flags,
 )
@@ -38,7 +54,7 @@ TORN = -1
 NOT_THERE = -2
 # With valid_only: the feed does not say VALID alone of this book, or it locks or crosses this moment.
 NOT_VALID = -3
-# A walk would be longer than QUEUE_STEPS_MAX orders or SWEEP_LEVELS_MAX levels.
+# A walk would be longer than QUEUE_STEPS_MAX orders or SWEEP_LEVELS_MAX levels, or a search longer than PROBES_MAX table entries.
 TOO_LONG = -4
 # A quantity below 1 or above SWEEP_QTY_MAX, which keeps a cost within 64 bits.
 REFUSED_QTY = -5
@@ -55,6 +71,13 @@ WIDEST_SPREAD = 1 << 48
 
 # The version of a book that is just being changed.
 CHANGING = np.int64(-1)
+
+# In place of a handle, a level or a number of orders: there is no such thing here, or it is too far.
+NOWHERE = np.int64(-1)
+TOO_FAR = np.int64(-2)
+
+# A walk along a queue looks every so many orders whether it is still worth while.
+STEPS_BETWEEN_LOOKS = 64
 
 
 class Best(NamedTuple):
@@ -128,11 +151,6 @@ def look_again(book, instrument, word):
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
-def may_answer(book, instrument, valid_only):
-    return not valid_only or told_flags(book, instrument) == BOOK_VALID
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
 def version_of(word):
     return (word >> 32) & 0xFFFFFFFF
 
@@ -146,6 +164,21 @@ def side_vector(book, instrument, side):
     if start + count > book.ids.shape[0]:
         return 0, 0
     return start, count
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def may_answer(book, instrument, valid_only):
+    return not valid_only or (told_flags(book, instrument) == BOOK_VALID and not crosses(book, instrument))
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def crosses(book, instrument):
+    """Whether bids and offers lock or cross: the feed tells of it a moment later."""
+    bids, bid_count = side_vector(book, instrument, BUY)
+    asks, ask_count = side_vector(book, instrument, SELL)
+    if bid_count == 0 or ask_count == 0:
+        return False
+    return book.keys[bids + bid_count - 1] >= -book.keys[asks + ask_count - 1]
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -173,9 +206,6 @@ def best_of(book, instrument, valid_only):
             start, count = side_vector(book, instrument, SELL)
             ask_px, ask_qty, ask_orders = level_behind(book, start, count, 0)
             valid = may_answer(book, instrument, valid_only)
-            if valid_only and bid_qty != 0 and ask_qty != 0 and bid_px >= ask_px:
-                # The feed tells of it a moment later.
-                valid = False
             if look_again(book, instrument, word):
                 if not valid:
                     return Best(NOT_VALID, 0, 0, 0, 0, 0, 0, 0)
@@ -269,38 +299,82 @@ def sweep_of(book, instrument, side, qty, valid_only):
 
 
 @njit(cache=True, _nrt=False)
-def seek_order(book, instrument, ref):
-    """The handle of an order as find_order gives it, while others change the table: 0 where it is not found."""
+def seek_order(book, ref):
+    """A handle as find_order gives it, while others change the table: what it names has yet to prove itself. NOWHERE, TOO_FAR."""
     page = ref >> PAGE_SHIFT
     at = home_of(book.table, page)
-    number = np.int64(0)
-    for _ in range(PROBES_MAX):
-        number = np.int64(book.table[at].id)
-        if number == 0 or book.table[at].page == page:
-            break
+    probes = 0
+    number = np.int64(book.table[at].id)
+    while number != 0 and book.table[at].page != page:
+        probes += 1
+        if probes == PROBES_MAX:
+            return TOO_FAR
         at = (at + 1) & (book.table.shape[0] - 1)
+        number = np.int64(book.table[at].id)
     if number >= book.pages.shape[0] or book.pages[number] != page:
-        return np.int64(0)
+        return NOWHERE
     slot = (number << PAGE_SHIFT) | (ref & (PAGE_REFS - 1))
     handle = np.int64(book.handles[slot])
-    if handle >= book.orders.shape[0] or book.slots[handle] != slot or book.orders[handle].instrument != instrument:
-        return np.int64(0)
+    if handle == 0 or handle >= book.orders.shape[0] or book.slots[handle] != slot:
+        return NOWHERE
     return handle
 
 
 @njit(cache=True, _nrt=False)
-def ahead_of(book, handle):
-    """(quantity, orders) from an order to the first of its level; -1 orders where that is too far or leads nowhere."""
+def level_of(book, instrument, handle):
+    """The level that an order names, if it is one of this instrument's book, or NOWHERE."""
+    order = book.orders[handle]
+    side = np.int64(order.side)
+    level = np.int64(order.level)
+    if level >= book.levels.shape[0]:
+        return NOWHERE
+    start, count = side_vector(book, instrument, side)
+    place = find_place(book.keys, start, start + count, price_key(side, np.int64(book.levels[level].px)))
+    if place == start or np.int64(book.ids[place - 1]) != level:
+        return NOWHERE
+    return level
+
+
+@njit(cache=True, _nrt=False)
+def ahead_of(book, instrument, word, level, handle):
+    """(quantity, orders) ahead of an order of a level; 0 and NOWHERE where links do not join it to the level's first, or TOO_FAR."""
     ahead_qty = 0
     steps = 0
+    behind = handle
     before = np.int64(book.orders[handle].prev)
     while before != NONE:
-        if before >= book.orders.shape[0] or steps == QUEUE_STEPS_MAX:
-            return 0, -1
+        if before >= book.orders.shape[0] or np.int64(book.orders[before].next) != behind:
+            return 0, NOWHERE
+        if steps == QUEUE_STEPS_MAX:
+            return 0, TOO_FAR
         ahead_qty += np.int64(book.orders[before].qty)
         steps += 1
+        if steps % STEPS_BETWEEN_LOOKS == 0 and not look_again(book, instrument, word):
+            return 0, NOWHERE
+        behind = before
         before = np.int64(book.orders[before].prev)
+    if np.int64(book.levels[level].head) != behind:
+        return 0, NOWHERE
     return ahead_qty, steps
+
+
+@njit(cache=True, _nrt=False)
+def read_queue(book, instrument, word, ref):
+    """A Queue as it looks between two looks: NOT_THERE and TOO_LONG among what it tells."""
+    handle = seek_order(book, ref)
+    if handle == TOO_FAR:
+        return Queue(TOO_LONG, 0, 0, 0, 0, 0, 0, 0, 0)
+    level = level_of(book, instrument, handle) if handle != NOWHERE else NOWHERE
+    if level == NOWHERE:
+        return Queue(NOT_THERE, 0, 0, 0, 0, 0, 0, 0, 0)
+    ahead_qty, ahead_orders = ahead_of(book, instrument, word, level, handle)
+    if ahead_orders < 0:
+        return Queue(TOO_LONG if ahead_orders == TOO_FAR else NOT_THERE, 0, 0, 0, 0, 0, 0, 0, 0)
+    place = book.levels[level]
+    side = np.int64(book.orders[handle].side)
+    qty = np.int64(book.orders[handle].qty)
+    px, level_qty, level_orders = np.int64(place.px), np.int64(place.qty), np.int64(place.orders)
+    return Queue(TOLD, version_of(word), side, px, qty, ahead_qty, ahead_orders, level_qty, level_orders)
 
 
 @njit(cache=True, _nrt=False)
@@ -310,30 +384,13 @@ def queue_of(book, instrument, ref, valid_only):
         return Queue(NOT_THERE, 0, 0, 0, 0, 0, 0, 0, 0)
     for _ in range(TRIES):
         word = look(book, instrument)
+        # SYNC POINT (close_page): an entry that is moved while we look for it may be missed.
         table = load_acquire(book.counts, TABLE_VERSION)
         if word != CHANGING:
-            handle = seek_order(book, instrument, ref)
-            if handle == 0:
-                # SYNC POINT (close_page): an entry that was moved while we looked for it may have been missed.
-                fence_acquire()
-                valid = may_answer(book, instrument, valid_only)
-                if table & 1 == 0 and load_acquire(book.counts, TABLE_VERSION) == table and look_again(book, instrument, word):
-                    return Queue(NOT_THERE if valid else NOT_VALID, 0, 0, 0, 0, 0, 0, 0, 0)
-            else:
-                order = book.orders[handle]
-                side = np.int64(order.side)
-                qty = np.int64(order.qty)
-                level = min(np.int64(order.level), book.levels.shape[0] - 1)
-                px = np.int64(book.levels[level].px)
-                level_qty = np.int64(book.levels[level].qty)
-                level_orders = np.int64(book.levels[level].orders)
-                ahead_qty, ahead_orders = ahead_of(book, handle)
-                valid = may_answer(book, instrument, valid_only)
-                if look_again(book, instrument, word):
-                    if not valid:
-                        return Queue(NOT_VALID, 0, 0, 0, 0, 0, 0, 0, 0)
-                    if ahead_orders < 0:
-                        return Queue(TOO_LONG, 0, 0, 0, 0, 0, 0, 0, 0)
-                    return Queue(TOLD, version_of(word), side, px, qty, ahead_qty, ahead_orders, level_qty, level_orders)
+            answer = read_queue(book, instrument, word, ref)
+            valid = may_answer(book, instrument, valid_only)
+            if look_again(book, instrument, word):
+                if answer.told != NOT_THERE or (table & 1 == 0 and load_acquire(book.counts, TABLE_VERSION) == table):
+                    return answer if valid else Queue(NOT_VALID, 0, 0, 0, 0, 0, 0, 0, 0)
         pause()
     return Queue(TORN, 0, 0, 0, 0, 0, 0, 0, 0)
