@@ -41,49 +41,11 @@ from engine.feed.records import records
 from engine.feed.stage import make_decoder
 from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_VALID, BUY, FEED_STATS, SELL
 from engine.wire.table import Value
+from tests.book_answers import Orders, best, levels, queue, sweep, weighted_mid_milli
 from tests.itch_flow import Flow, frame
 
 ANY = False
 VALID_ONLY = True
-
-# ref -> (side, px, qty) of one instrument, in the order of arrival.
-Orders = dict[int, tuple[int, int, int]]
-
-
-def levels(orders: Orders, side: int) -> list[tuple[int, int, int]]:
-    """(px, qty, orders), best first."""
-    found: dict[int, list[int]] = {}
-    for which, px, qty in orders.values():
-        if which == side:
-            found.setdefault(px, []).append(qty)
-    return [(px, sum(found[px]), len(found[px])) for px in sorted(found, reverse=side == BUY)]
-
-
-def best(orders: Orders) -> tuple[int, ...]:
-    return (*(levels(orders, BUY) or [(0, 0, 0)])[0], *(levels(orders, SELL) or [(0, 0, 0)])[0])
-
-
-def queue(orders: Orders, ref: int) -> tuple[int, ...]:
-    side, px, qty = orders[ref]
-    there = [(other, size) for other, (which, at, size) in orders.items() if (which, at) == (side, px)]
-    ahead = [size for _, size in there[: [other for other, _ in there].index(ref)]]
-    return side, px, qty, sum(ahead), len(ahead), sum(size for _, size in there), len(there)
-
-
-def weighted_mid_milli(orders: Orders) -> int:
-    bid_px, bid_qty, _, ask_px, ask_qty, _ = best(orders)
-    return int(1000 * Fraction(bid_px * ask_qty + ask_px * bid_qty, bid_qty + ask_qty) // 1)
-
-
-def sweep(orders: Orders, side: int, qty: int) -> tuple[int, ...]:
-    """Share by share, as the definition has it."""
-    shares = [(px, at) for at, (px, there, _) in enumerate(levels(orders, BUY + SELL - side)) for _ in range(there)][:qty]
-    cost = sum(px for px, _ in shares)
-    if not shares:
-        return 0, qty, 0, 0, 0, 0
-    exact = Fraction(cost, len(shares))
-    average = -(-exact.numerator // exact.denominator) if side == BUY else exact.numerator // exact.denominator
-    return len(shares), qty - len(shares), cost, average, shares[-1][0], shares[-1][1] + 1
 
 
 def assert_answers(book: Book, instrument: int, orders: Orders, rng: random.Random) -> None:
@@ -244,6 +206,7 @@ def test_a_version_survives_what_shares_its_word_and_wraps() -> None:
     book = make_book(orders_max=100, levels_max=100, instruments_max=2)
     book.sides["mark"][2] = (1 << 32) - 4
     tell_flags(book, 1, 129)
+    assert best_of(book, 1, ANY).version == (1 << 32) - 2
     for px in range(1, 80):
         open_book(book, 1)
         assert best_of(book, 1, ANY).told == TORN
@@ -267,6 +230,18 @@ def test_a_book_that_crosses_this_moment_is_not_told_to_who_would_act_on_it() ->
         assert sweep_of(book, 1, SELL, 1, VALID_ONLY).told == queue_of(book, 1, 1, VALID_ONLY).told == told
         assert copy_levels(book, 1, BUY, np.zeros((1, 3), np.int64), 1, VALID_ONLY)[0] == told
         assert best_of(book, 1, ANY).bid_px == bid_px
+
+
+@pytest.mark.parametrize("side", [BUY, SELL])
+def test_a_book_with_one_side_does_not_cross(side: int) -> None:
+    """Its other side has no first entry to look at; what lies there is another's."""
+    book = make_book(orders_max=8, levels_max=8, instruments_max=1)
+    add_order(book, 1, 0, side, 100, 5)
+    tell_flags(book, 0, BOOK_VALID)
+    book.keys[1:] = 1 << 40
+    book.keys[-1] = 1 << 40
+    assert (best_of(book, 0, VALID_ONLY).told, weighted_mid_of(book, 0, VALID_ONLY).told) == (TOLD, NOT_THERE)
+    assert queue_of(book, 0, 1, VALID_ONLY).told == TOLD
 
 
 def test_a_search_has_an_end_in_a_table_that_is_full_of_others() -> None:

@@ -34,7 +34,8 @@ Questions about the whole book, every order of it as the feed handler has it thi
     there = book_depth(ctx, instrument, side, 10)    reads the 10 best levels (64 at most); how many there were, below 0: none could be read
     level = book_level(ctx, n)                       level.px qty orders of what book_depth read, the best at 0
     place = queue_ahead(ctx, instrument, ref_id)     where an order stands: place.ahead_qty ahead_orders side px qty level_qty level_orders;
-                                                     ref_id is the venue's, as report.ref_id of ACCEPTED gives it
+                                                     ref_id is the venue's, as report.ref_id of ACCEPTED gives it. A replaced order
+                                                     rests under a new one that no report tells: it is not found (NOT_THERE)
     mid = weighted_mid(ctx, instrument)              mid.px_milli: (bid_px x ask_qty + ask_px x bid_qty) / both, in thousandths
     cost = sweep_cost(ctx, instrument, BUY, qty)     cost.average_px worst_px filled_qty missing_qty cost levels of taking qty at once
 
