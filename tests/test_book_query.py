@@ -4,9 +4,7 @@ import errno
 import mmap
 import os
 import random
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,18 @@ import pytest
 
 from engine.book.book import book_bytes, make_book
 from engine.book.hot import query
-from engine.book.hot.book import NOT_FOUND, Book, add_order, close_book, find_order, open_book, reduce_order, tell_flags, told_flags
+from engine.book.hot.book import (
+    NOT_FOUND,
+    Book,
+    add_order,
+    close_book,
+    find_order,
+    home_of,
+    open_book,
+    reduce_order,
+    tell_flags,
+    told_flags,
+)
 from engine.book.hot.query import (
     NOT_THERE,
     NOT_VALID,
@@ -34,15 +43,10 @@ from engine.book.hot.query import (
     sweep_of,
     weighted_mid_of,
 )
-from engine.feed import itch
-from engine.feed.hot.decoder import Decoder
-from engine.feed.hot.replay import replay
-from engine.feed.records import records
-from engine.feed.stage import make_decoder
-from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_VALID, BUY, FEED_STATS, SELL
-from engine.wire.table import Value
+from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_VALID, BUY, SELL
 from tests.book_answers import Orders, best, levels, queue, sweep, weighted_mid_milli
-from tests.itch_flow import Flow, frame
+from tests.book_writer import Cycle, churn, decoder_for, writing
+from tests.itch_flow import frame
 
 ANY = False
 VALID_ONLY = True
@@ -130,6 +134,10 @@ def test_what_cannot_be_answered_says_why() -> None:
         assert queue_of(book, instrument, 1, ANY).told == NOT_THERE
     for ref in (0, 2, 1 << 40, -1):
         assert queue_of(book, 1, ref, ANY).told == NOT_THERE
+    # Page 0 is closed here: its number is 0, as that of no page, and handle 0 is no order.
+    lowest = make_book(orders_max=8, levels_max=8, instruments_max=2)
+    add_order(lowest, 16, 1, BUY, 100, 5)
+    assert queue_of(lowest, 1, 0, ANY).told == NOT_THERE
     for qty in (0, -1, SWEEP_QTY_MAX + 1):
         assert sweep_of(book, 1, SELL, qty, ANY).told == REFUSED_QTY
     assert sweep_of(book, 1, SELL, SWEEP_QTY_MAX, ANY)[2:] == (5, SWEEP_QTY_MAX - 5, 500, 100, 100, 1)
@@ -247,17 +255,17 @@ def test_a_book_with_one_side_does_not_cross(side: int) -> None:
 def test_a_search_has_an_end_in_a_table_that_is_full_of_others() -> None:
     """No such table comes about: at most half of it is in use."""
     book = make_book(orders_max=1024, levels_max=8, instruments_max=1)
-    assert add_order(book, 16, 0, BUY, 100, 1) > 0
     assert len(book.table) > PROBES_MAX
-    number = int(book.table["id"].max())
+    # Of a page at home near the table's end, behind which a search goes on at its beginning.
+    ref = next(16 * page for page in range(1, 10_000) if home_of(book.table, page) > len(book.table) - 10)
+    assert add_order(book, ref, 0, BUY, 100, 1) > 0
     home = int(np.flatnonzero(book.table["id"])[0])
     row = book.table[home].copy()
-    book.table["id"], book.table["page"] = number, 99
-    assert queue_of(book, 0, 16, ANY).told == TOO_LONG
-    for away, told in ((PROBES_MAX - 1, TOLD), (PROBES_MAX, TOO_LONG)):
+    book.table["id"] = row["id"]
+    for away, told in ((0, TOLD), (PROBES_MAX - 1, TOLD), (PROBES_MAX, TOO_LONG), (len(book.table) - 1, TOO_LONG)):
         book.table["page"] = 99
         book.table[(home + away) & (len(book.table) - 1)] = row
-        assert queue_of(book, 0, 16, ANY).told == told
+        assert queue_of(book, 0, ref, ANY).told == told
 
 
 def test_a_record_that_another_instrument_is_just_taking_is_not_told_as_ours() -> None:
@@ -299,61 +307,6 @@ def test_no_index_that_is_read_leads_outside() -> None:
 
 
 # What another process is doing meanwhile
-
-
-class Cycle:
-    """One instrument's messages among those of others, over and over: after each, what rests is known; the version says which one."""
-
-    instrument = 1
-
-    def __init__(self, seed: int, count: int = 400) -> None:
-        flow = Flow(seed, symbols=3)
-        self.states: list[Orders] = []
-        self.messages: list[bytes] = []
-        while len(self.states) < count:
-            raw = flow.next()
-            if itch.ABOUT_ORDER[raw[0]]:
-                self.take(raw, flow)
-        for ref, (locate, *_) in list(flow.resting.items()):
-            del flow.resting[ref]
-            self.take(itch.ORDER_DELETE.encode(locate=locate, tracking=0, timestamp=0, ref=ref), flow)
-        self.raw = np.frombuffer(frame(self.messages), np.uint8)
-
-    def take(self, raw: bytes, flow: Flow) -> None:
-        self.messages.append(raw)
-        if int.from_bytes(raw[1:3], "big") == self.instrument:
-            resting = flow.resting.items()
-            self.states.append({ref: (side, px, shares) for ref, (locate, side, px, shares) in resting if locate == self.instrument})
-
-    def after(self, version: int) -> Orders:
-        return self.states[(version // 2 - 1) % len(self.states)]
-
-
-@contextmanager
-def writing(decoder: Decoder, raw: np.ndarray) -> Iterator[None]:
-    """A child process replays messages into shared books over and over, as fast as it can; what they add, they also take away."""
-    # Compiled before the fork.
-    replay(decoder, raw, 0, len(raw))
-    stop = mmap.mmap(-1, mmap.PAGESIZE)
-    child = os.fork()
-    if child == 0:
-        while not stop[0]:
-            replay(decoder, raw, 0, len(raw))
-        os._exit(int(decoder.stats[0]["unknown_orders"] != 0 or decoder.stats[0]["capacity_drops"] != 0))
-    try:
-        yield
-        stop[0] = 1
-        assert os.waitpid(child, 0)[1] == 0
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-
-
-def decoder_for(*, orders_max: int, levels_max: int, instruments_max: int) -> Decoder:
-    return make_decoder(
-        orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, stats=records(1, FEED_STATS), shared=True
-    )
 
 
 Answer = tuple[int, ...]
@@ -409,13 +362,6 @@ def test_no_answer_is_of_two_moments_while_another_process_writes(ask: Any) -> N
                 assert answer[0] in (TORN, NOT_THERE)
                 torn += answer[0] == TORN
     print(f"seed={seed} told={told} of versions={len(versions)}, torn={torn}")
-
-
-def churn(instrument: int, refs: list[int]) -> list[bytes]:
-    """Every ref on a price of its own: the side's memory grows to what they need, and is given back with the last of them."""
-    head: dict[str, Value] = {"locate": instrument, "tracking": 0, "timestamp": 0}
-    there = [itch.ADD_ORDER.encode(**head, ref=ref, side="B", shares=1, stock="A", px=100 + number) for number, ref in enumerate(refs)]
-    return there + [itch.ORDER_DELETE.encode(**head, ref=ref) for ref in refs]
 
 
 def test_a_book_at_rest_is_told_the_same_whatever_becomes_of_others() -> None:
