@@ -16,6 +16,7 @@ from engine.book.book import book_bytes, make_book
 from engine.book.hot import query
 from engine.book.hot.book import (
     NOT_FOUND,
+    TABLE_VERSION,
     Book,
     add_order,
     close_book,
@@ -175,6 +176,14 @@ def test_a_book_that_is_being_changed_is_not_read() -> None:
     assert best_of(book, 0, ANY).told == TOLD
     close_book(book, 1)
     assert (best_of(book, 1, ANY).told, best_of(book, 1, ANY).version) == (TOLD, 2)
+
+
+def test_while_the_table_moves_nobody_says_that_an_order_is_not_there() -> None:
+    book = make_book(orders_max=8, levels_max=8, instruments_max=2)
+    add_order(book, 10, 1, BUY, 100, 5)
+    for told in (NOT_THERE, TORN, NOT_THERE):
+        assert [queue_of(book, 1, ref, ANY).told for ref in (10, 11, 99)] == [TOLD, told, told]
+        book.counts[TABLE_VERSION] += 1
 
 
 def test_a_book_that_may_not_be_acted_on_is_not_told_to_who_would() -> None:
@@ -365,16 +374,17 @@ def test_no_answer_is_of_two_moments_while_another_process_writes(ask: Any) -> N
 
 
 def test_a_book_at_rest_is_told_the_same_whatever_becomes_of_others() -> None:
-    """Two others hand each other chunks, levels, order records and page numbers, in the pages of the orders that rest and beside them."""
+    """Two others hand each other chunks, levels, order records and page numbers, in the pages of the orders that rest and beside them.
+    The table is small, so that its entries move."""
     rng = random.Random(7)
-    decoder = decoder_for(orders_max=200, levels_max=200, instruments_max=4)
+    decoder = decoder_for(orders_max=125, levels_max=200, instruments_max=4)
     book = decoder.book
     rest: Orders = {}
     for number in range(40):
         side = rng.choice([BUY, SELL])
         rest[16 * number + 3] = (side, rng.randrange(80, 90) + (20 if side == SELL else 0), rng.randrange(1, 90))
         assert add_order(book, 16 * number + 3, 1, *rest[16 * number + 3]) > 0
-    theirs = churn(2, [16 * page + 5 for page in range(70)]) + churn(3, [16 * page + 9 for page in range(30, 120)])
+    theirs = churn(2, [16 * page + 5 for page in range(70)]) + churn(3, [16 * page + 9 for page in range(30, 110)])
     # Page numbers as small as the links of free pages are among them, and one page's order is asked for that is another's.
     absent = [16 * page + at for page in range(120) for at in (3, 5, 9) if 16 * page + at not in rest]
     rows = np.zeros((16, 3), np.int64)
