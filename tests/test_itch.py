@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from itch_book._core import Session
 
 from engine.book.book import check_invariants
-from engine.book.hot.book import ORDERS_LIVE, best_level, find_order, worse_level
+from engine.book.hot.book import ORDERS_LIVE, best_level, find_order, tell_flags, told_flags, worse_level
 from engine.feed import itch
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.orders import CHANGED, DIVERGED, NOTHING, OVERFLOWED, apply_order
 from engine.feed.hot.replay import INTERRUPTED_TICKS, decode_only, look_ticks, replay, replay_timed, walk_frames
 from engine.feed.records import records
 from engine.feed.stage import make_decoder
-from engine.layout import BUY, FEED_STATS, SELL, pack_symbol
+from engine.layout import BOOK_VALID, BUY, FEED_STATS, SELL, pack_symbol
 from engine.wire.table import Message, Value
 from tests.itch_flow import Flow, frame, random_message, unframe
 
@@ -293,9 +293,12 @@ def test_what_makes_no_sense_is_counted_and_changes_nothing(raw: bytes, counter:
     ],
 )
 def test_what_a_message_did_is_told(raw: bytes, did: int, rest: tuple[int, ...]) -> None:
-    """And of whichever instrument it was, that one's version has moved on by one change; no other's has."""
+    """And of whichever instrument it was, that one's version has moved on by one change; no other's has. Nobody may act on its book any
+    more if the message did not fit it."""
     into = decoder(orders=3 if did == OVERFLOWED else 100)
     feed(into, frame([add(1, "B", 10, 1_000_000), add(2, "S", 20, 1_100_000), add(3, "B", 20, 1_000_000, locate=5)]))
+    for instrument in range(32):
+        tell_flags(into.book, instrument, BOOK_VALID)
     before = versions(into)
     buffer = np.frombuffer(raw, np.uint8)
     assert apply_order(into, buffer, 0, raw[0]) == (did, *rest)
@@ -303,6 +306,9 @@ def test_what_a_message_did_is_told(raw: bytes, did: int, rest: tuple[int, ...])
     if did != NOTHING:
         expected[rest[0]] = 2
     assert (versions(into) - before).tolist() == expected
+    invalid = [rest[0]] if did in (DIVERGED, OVERFLOWED) else []
+    assert [instrument for instrument in range(32) if told_flags(into.book, instrument) != BOOK_VALID] == invalid
+    assert all(told_flags(into.book, instrument) == 0 for instrument in invalid)
     check_invariants(into.book)
 
 
