@@ -248,6 +248,8 @@ def test_a_replaced_order_keeps_its_side_and_loses_its_place() -> None:
         (itch.ORDER_EXECUTED.encode(**ORDER, ref=99, shares=1, match=1), "unknown_orders"),
         (itch.ORDER_REPLACE.encode(**ORDER, ref=99, new_ref=100, shares=1, px=1), "unknown_orders"),
         (itch.ORDER_DELETE.encode(**(ORDER | {"locate": 4}), ref=1), "unknown_orders"),
+        # Instrument 0 is what the record of no order says.
+        (itch.ORDER_DELETE.encode(**(ORDER | {"locate": 0}), ref=99), "unknown_orders"),
         (add(1, "B", 7, 2_000_000), "duplicate_orders"),
         (add(2, "B", 0, 2_000_000), "malformed"),
         (add(2, "B", 1, 0), "malformed"),
