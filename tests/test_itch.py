@@ -334,6 +334,16 @@ def test_a_replacement_whose_new_ref_is_taken_leaves_that_order_alone() -> None:
     assert counted(into) == {"messages": 3, "duplicate_orders": 1}
 
 
+def test_a_replacement_that_finds_no_level_has_taken_the_old_order_away() -> None:
+    into = make_decoder(orders_max=10, levels_max=2, instruments_max=32, stats=records(1, FEED_STATS))
+    feed(into, frame([add(1, "B", 10, 1_000_000), add(2, "B", 20, 1_000_000), add(3, "B", 30, 900_000)]))
+    raw = itch.ORDER_REPLACE.encode(**ORDER, ref=1, new_ref=4, shares=5, px=800_000)
+    assert apply_order(into, np.frombuffer(raw, np.uint8), 0, raw[0]) == (OVERFLOWED, 3, BUY, 1_000_000, 0, 0)
+    assert touch(into, 3) == (1_000_000, 20, 1, 0, 0, 0)
+    assert (counted(into)["capacity_drops"], int(into.tops[3]["overflow"])) == (1, 1)
+    check_invariants(into.book)
+
+
 def test_an_order_that_finds_no_room_marks_its_instrument() -> None:
     into = decoder(orders=2)
     feed(into, frame([add(ref, "B", 10, 1_000_000 + ref, locate=ref) for ref in (1, 2, 3)]))
