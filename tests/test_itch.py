@@ -520,10 +520,18 @@ def test_the_real_file_is_itch_books_after_every_message() -> None:
 @needs_data
 def test_the_real_file_in_one_piece_gives_what_single_messages_give() -> None:
     """The window reads 24 messages ahead of the one it applies: it must not matter."""
-    raw = AAPL.read_bytes()
+    assert_the_same_in_one_piece(unframe(AAPL.read_bytes()))
+
+
+def test_a_generated_flow_in_one_piece_gives_what_single_messages_give() -> None:
+    assert_the_same_in_one_piece(Flow(13).messages(500))
+
+
+def assert_the_same_in_one_piece(messages: list[bytes]) -> None:
+    raw = frame(messages)
     whole, single = decoder(), decoder()
     assert feed(whole, raw) == len(raw)
-    for message in unframe(raw):
+    for message in messages:
         feed(single, frame([message]))
     for name in ("orders", "levels", "sides", "handles", "counts"):
         assert getattr(whole.book, name).tobytes() == getattr(single.book, name).tobytes(), name
