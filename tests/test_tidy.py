@@ -187,6 +187,37 @@ def test_kernels_are_compiled_with_a_cache_and_without_reference_counts() -> Non
     report(complaints)
 
 
+def test_kernels_that_python_cannot_call_are_not_named_where_it_would() -> None:
+    """A wrapper to be called from Python is a third of what a kernel costs to compile, so those that only kernels call have none. Called
+    from Python all the same, such a kernel ends the process without a word."""
+    bare = {
+        function.name: f"{name}:{function.lineno}"
+        for name, tree in hot_sources().items()
+        for function in kernels(tree)
+        if (decorator := decorator_of(function)) and any(keyword.arg == "no_cpython_wrapper" for keyword in decorator.keywords)
+    }
+    assert bare
+    complaints = []
+    for path in tracked():
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix != ".py" or is_hot(name) or name.startswith("tests/strategies/bad"):
+            continue
+        for line, named in names_in(ast.parse(path.read_text())):
+            if named in bare:
+                complaints.append(f"{name}:{line}: {named} has no wrapper ({bare[named]}): give it one, or another name here")
+    report(complaints)
+
+
+def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+
+
 def test_kernels_do_nothing_that_takes_the_interpreter_or_memory() -> None:
     complaints = []
     for name, tree in hot_sources().items():
