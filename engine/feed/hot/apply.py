@@ -29,6 +29,9 @@ CROSS = CROSS_TRADE.code
 EVENTS_CLOSING = (ord("M"), ord("E"), ord("C"))
 EVENTS_OPENING = (ord("O"), ord("S"), ord("Q"))
 
+# Instrument 0. Typed, since a kernel is compiled once more for every literal that it is called with.
+THE_MARKET = np.int64(0)
+
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def apply_message(feed, clock, row, origin):
@@ -133,7 +136,7 @@ def apply_rest(feed, clock, at, code, origin):
     elif said == EVENT:
         note_event(feed.words, np.int64(decoder.market[0].event))
         # The market's own events go out once, as of instrument 0, which no stock has.
-        publish_status(feed, clock, 0, origin, ts_ns)
+        publish_status(feed, clock, THE_MARKET, origin, ts_ns)
 
 
 @njit(cache=True, _nrt=False)

@@ -13,6 +13,7 @@ was heard for longer than any venue is silent. The first session of all is taken
 counted lost before a second one agrees.
 """
 
+import numpy as np
 from numba import njit
 
 from engine.feed.hot.lines import forget_counts, forget_lines, note_numbers
@@ -77,6 +78,8 @@ from engine.wire.hot.bytes import get_raw64, get_u16, get_u64
 from shm.atomics import store_release, wrap_add, wrap_sub
 
 SESSION_TAIL_AT = SESSION_AT + 8
+# Typed, since a kernel is compiled once more for every literal that it is called with.
+NONE = np.int64(0)
 # Packets without messages are all alike while the market is quiet; what comes again so long after the first is no copy that a network
 # made, it is the next heartbeat.
 APART_NS = 100_000_000
@@ -303,7 +306,7 @@ def take_packet(feed, line, at, size, tsc):
         if at + HEADER_BYTES != at + size:
             row.malformed += 1
             stats.malformed += 1
-        note_numbers(feed, line, sequence, 0)
+        note_numbers(feed, line, sequence, NONE)
         raise_frontier(words, sequence, tsc)
         if count == HEARTBEAT:
             row.heartbeats += 1

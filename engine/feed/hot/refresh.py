@@ -46,7 +46,7 @@ from shm.atomics import wrap_add, wrap_sub
 from shm.hot import has_room
 
 # Orders and instruments cleared in one turn; messages applied again in one turn.
-CLEARED_PER_STEP = 1024
+CLEARED_PER_STEP = np.int64(1024)
 REPLAYED_PER_STEP = 4096
 
 # top.refreshing: the book is being made anew; or was, and did not come out right.

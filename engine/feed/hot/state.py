@@ -199,7 +199,7 @@ STAGED_MAX = 32
 
 # Behind the packets of all lines, the buffer has room for messages on their way out of the window, the first packet of a session that
 # nobody else has named yet, a request, the snapshot's login, and the stream of its connection.
-STAGING_AT = LINES_MAX * PACKETS_MAX * PACKET_BYTES
+STAGING_AT = np.int64(LINES_MAX * PACKETS_MAX * PACKET_BYTES)
 CANDIDATE_AT = STAGING_AT + STAGED_MAX * SLOT_BYTES
 REQUEST_AT = CANDIDATE_AT + PACKET_BYTES
 LOGIN_AT = REQUEST_AT + 64
