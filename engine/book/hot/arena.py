@@ -13,7 +13,7 @@ CHUNK_SHIFT_MIN = 4
 CHUNK_SHIFT_MAX = 31
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def find_place(keys, start, end, key):
     """The index after the last of the sorted keys[start:end] that is not better than `key`.
 
@@ -28,7 +28,7 @@ def find_place(keys, start, end, key):
     return place
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_chunk(ids, counts, shift):
     """The start of a chunk of at least 2^shift entries, or -1; its size goes with it only by what the caller remembers."""
     free = counts[CHUNKS_FREE + shift]
@@ -42,13 +42,13 @@ def take_chunk(ids, counts, shift):
     return start
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def give_chunk(ids, counts, start, shift):
     ids[start] = counts[CHUNKS_FREE + shift]
     counts[CHUNKS_FREE + shift] = start + 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def grow_side(sides, keys, ids, counts, row):
     """Move a full side to a chunk of twice the size. False where the arena has none."""
     side = sides[row]
@@ -67,7 +67,7 @@ def grow_side(sides, keys, ids, counts, row):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def move_up(array, at, count):
     """Move array[at:at + count] one up. An unsigned index lets the compiler turn the loop into vector moves."""
     top = np.uint64(at + count)
@@ -76,7 +76,7 @@ def move_up(array, at, count):
         array[to] = array[to - np.uint64(1)]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def move_down(array, at, count):
     """Move array[at + 1:at + 1 + count] one down."""
     bottom = np.uint64(at)

@@ -87,7 +87,7 @@ def side_row(instrument, side):
     return 2 * instrument + (side & 1)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def price_key(side, px):
     """What a side is sorted by: greater is better."""
     return -px if side & 1 else px
@@ -145,7 +145,7 @@ def find_entry(table, page):
     return at
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def forget_entry(table, hole):
     """Empty an entry, and move back those that had to make way for it, so that no search stops short of them."""
     mask = table.shape[0] - 1
@@ -159,7 +159,7 @@ def forget_entry(table, hole):
     table[hole].id = 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_page(book, at, page):
     """Give `page` the empty entry `at`. There is a page for every order there can be, so one is left."""
     number = book.counts[PAGES_FREE]
@@ -190,7 +190,7 @@ def close_page(table, pages, counts, at):
     counts[PAGES_LIVE] -= 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_level(levels, counts):
     """An unused level, or -1."""
     level = counts[LEVELS_FREE] - 1
@@ -204,7 +204,7 @@ def take_level(levels, counts):
     return level
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def make_level(book, instrument, side, px, place):
     """Put an empty level into its side's vector, `place` entries from the vector's start. NO_ROOM changes nothing."""
     row = side_row(instrument, side)
@@ -235,7 +235,7 @@ def make_level(book, instrument, side, px, place):
     return level
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def drop_level(book, level):
     """Take a level without orders out of its side."""
     gone = book.levels[level]
@@ -257,7 +257,7 @@ def drop_level(book, level):
     book.counts[LEVELS_LIVE] -= 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def level_for(book, instrument, side, px):
     """The level of a price, made where there is none, or NO_ROOM."""
     record = book.sides[side_row(instrument, side)]
@@ -325,7 +325,7 @@ def take_order(book):
     return handle
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def append_order(book, handle, level, instrument, side, qty):
     place = book.levels[level]
     order = book.orders[handle]
@@ -349,7 +349,7 @@ def append_order(book, handle, level, instrument, side, qty):
     place.qty += qty
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def unlink_order(book, handle):
     """Take a live order out of its level, its level too if it was the last there."""
     order = book.orders[handle]
@@ -381,7 +381,7 @@ def remove_order(book, handle):
     remove_found(book, handle, find_entry(book.table, book.pages[np.int64(book.slots[handle]) >> PAGE_SHIFT]), np.int64(book.slots[handle]))
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def remove_found(book, handle, at, slot):
     """remove_order for who has just found the order: `at` is the entry of its page, `slot` its place in handles."""
     unlink_order(book, handle)
@@ -403,7 +403,7 @@ def reduce_order(book, handle, qty):
     return left
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def keep_order(book, handle, left):
     """Lower a live order's quantity to `left`, which is not 0; it keeps its place."""
     order = book.orders[handle]

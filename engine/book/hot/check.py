@@ -74,7 +74,7 @@ def check_book(book):
     return WHOLE, -1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def orders_in_table(book):
     """How many orders the page table says are live; -1 where it has another number of pages than is counted."""
     pages = 0
@@ -86,7 +86,7 @@ def orders_in_table(book):
     return live if pages == book.counts[PAGES_LIVE] else -1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def check_side(book, instrument, side):
     """(WHOLE or what does not hold, levels, orders) of one side."""
     record = book.sides[side_row(instrument, side)]
@@ -111,7 +111,7 @@ def check_side(book, instrument, side):
     return WHOLE, count, orders
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def check_level(book, level):
     place = book.levels[level]
     used = min(book.counts[ORDERS_USED], book.orders.shape[0])
@@ -138,7 +138,7 @@ def check_level(book, level):
     return WHOLE if total == place.qty else SUM_WRONG
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_findable(book, handle):
     """Whether a search for an order's ref ends at the order."""
     slot = np.int64(book.slots[handle])

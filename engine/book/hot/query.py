@@ -129,7 +129,7 @@ class Sweep(NamedTuple):
     levels: int
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def has_book(book, instrument):
     return 0 <= instrument < book.sides.shape[0] >> 1
 
@@ -166,7 +166,7 @@ def side_vector(book, instrument, side):
     return start, count
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def may_answer(book, instrument, valid_only):
     return not valid_only or (told_flags(book, instrument) == BOOK_VALID and not crosses(book, instrument))
 
@@ -298,7 +298,7 @@ def sweep_of(book, instrument, side, qty, valid_only):
     return Sweep(TORN, 0, 0, 0, 0, 0, 0, 0)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def seek_order(book, ref):
     """A handle as find_order gives it, while others change the table: what it names has yet to prove itself. NOWHERE, TOO_FAR."""
     page = ref >> PAGE_SHIFT
@@ -320,7 +320,7 @@ def seek_order(book, ref):
     return handle
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def level_of(book, instrument, handle):
     """The level that an order names, if it is one of this instrument's book, or NOWHERE."""
     order = book.orders[handle]
@@ -335,7 +335,7 @@ def level_of(book, instrument, handle):
     return level
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def ahead_of(book, instrument, word, level, handle):
     """(quantity, orders) ahead of an order of a level; 0 and NOWHERE where links do not join it to the level's first, or TOO_FAR."""
     ahead_qty = 0
@@ -358,7 +358,7 @@ def ahead_of(book, instrument, word, level, handle):
     return ahead_qty, steps
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def read_queue(book, instrument, word, ref):
     """A Queue as it looks between two looks: NOT_THERE and TOO_LONG among what it tells."""
     handle = seek_order(book, ref)

@@ -27,13 +27,13 @@ EVENT_CODE, DIRECTORY_CODE = SYSTEM_EVENT.code, STOCK_DIRECTORY.code
 DIRECTORY_PLACE = np.int64(NOTICE_PLACES[DIRECTORY_CODE])
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def copy_to(target, at, source, start, size):
     for byte in range(size):
         target[at + byte] = source[start + byte]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def archive_packets(market, archive):
     """Keep the messages of every packet that was closed since the last call. Where the queue was overrun, a place has a later packet than
     was looked for: that one is kept twice, and what it has replaced is not kept."""
@@ -53,7 +53,7 @@ def archive_packets(market, archive):
     words[ARCHIVED] = head
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def keep_message(archive, source, at, sequence):
     """Keep the message after the length at source[at:]."""
     length = get_u16(source, at)
@@ -74,7 +74,7 @@ def keep_message(archive, source, at, sequence):
         copy_to(archive.notices, locate * NOTICE_BYTES + NOTICE_PLACES[code], source, at, length)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def find_message(archive, sequence):
     """Where in the log the length of a message is, its message behind it; -1 where the log does not have it."""
     slots = archive.sequences.shape[0]

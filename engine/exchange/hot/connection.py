@@ -43,7 +43,7 @@ ZERO = np.int64(48)
 NINE = 57
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_connection(words, fd, wall_ns):
     """Begin with an accepted socket."""
     words[CLIENT_FD] = fd
@@ -64,7 +64,7 @@ def leave(client):
     client.words[STATE] = LEAVING
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def packet_bytes(words, inbound):
     """The length of the packet at IN_BEGIN, NOT_WHOLE while more of it is to come, or NOT_A_PACKET."""
     waiting = words[IN_END] - words[IN_BEGIN]
@@ -98,7 +98,7 @@ def receive(client, stats, wall_ns):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def put_packet(client, kind):
     """A packet without payload behind what is to be sent. False where it has no room now."""
     words = client.words
@@ -110,7 +110,7 @@ def put_packet(client, kind):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def send_waiting(client, wall_ns):
     """Send some of what waits, as far as the socket takes it. Returns the bytes that went."""
     words = client.words
@@ -135,7 +135,7 @@ def upper(byte):
     return byte - 32 if 97 <= byte <= 122 else byte
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def same_text(given, at, wanted, start, length):
     """Whether two fields hold the same text, `wanted` being left-justified: neither case nor the spaces around it count."""
     end = at + length
@@ -148,7 +148,7 @@ def same_text(given, at, wanted, start, length):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_blank(given, at, length):
     for place in range(length):  # noqa: SIM110
         if given[at + place] != SPACE:
@@ -156,7 +156,7 @@ def is_blank(given, at, length):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def number_at(given, at, length):
     """ASCII digits with spaces around them, 0 where there are only spaces; -1 for anything else."""
     value = 0
@@ -186,7 +186,7 @@ def write_number(target, at, value, fill):
         place -= 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_known(client, at):
     """Whether the login request at inbound[at:] has the right username and password."""
     given = client.inbound
@@ -195,7 +195,7 @@ def is_known(client, at):
     return same_text(given, at + PASSWORD_AT, client.login, LOGIN_PASSWORD, PASSWORD_BYTES)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_our_session(client, at):
     """Whether it asks for our session, by name or by leaving it blank."""
     given = client.inbound
@@ -203,7 +203,7 @@ def is_our_session(client, at):
     return ours or is_blank(given, at + SESSION_AT, SESSION_BYTES)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def put_accepted(client, sequence):
     """Put the packet that lets the client in behind what is to be sent."""
     start = client.words[OUT_END]
@@ -213,7 +213,7 @@ def put_accepted(client, sequence):
     client.words[OUT_END] = start + LOGIN_PACKET_BYTES
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def refuse_login(client, reason):
     """Say no, and hang up. A first packet always fits into the empty socket."""
     out = client.outbound

@@ -69,7 +69,7 @@ def exponential(random):
     return -np.log(1.0 - uniform(random))
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def pick(random, count):
     """In 0 to count - 1."""
     return int(uniform(random) * count)
@@ -81,7 +81,7 @@ def normal(random):
     return (uniform(random) + uniform(random) + uniform(random) + uniform(random) - 2.0) * np.sqrt(3.0)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def draw_qty(random):
     if uniform(random) < ODD_LOT_SHARE:
         return 1 + pick(random, LOT_QTY - 1)
@@ -102,7 +102,7 @@ def drift(flow, symbol, now_ns):
     return reference
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def passive_px(book, random, instrument, side, reference):
     """A price for an order that rests: at some distance from the reference, and behind the other side's best."""
     distance = TICK_PX * min(int(exponential(random) * MEAN_DEPTH_TICKS), DEPTH_TICKS_MAX)

@@ -60,7 +60,7 @@ def is_whole(source, at, length):
     return length > 0 and LENGTHS[source[at]] == length
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def timestamp_of(source, at):
     return get_u48(source, at + TIMESTAMP)
 
@@ -83,7 +83,7 @@ def apply_history(venue, source, at, length):
     venue.stats[0].replayed += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def count_refusal(stats, handle):
     """An order of history's that the book did not take: its ref is live already, it has no quantity, or there is no room."""
     if handle == NO_ROOM:

@@ -16,7 +16,7 @@ def home_of(lookup, symbol):
     return (mixed >> 20) & (lookup.shape[0] - 1)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def find_symbol(listing, symbol):
     """The instrument of a packed symbol, or NOT_LISTED. At most half of the lookup is in use, so a search ends."""
     lookup = listing.lookup
@@ -41,7 +41,7 @@ def list_symbol(listing, instrument, symbol):
     lookup[at] = instrument
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_halted(listing, instrument):
     """Whether the last trading action said anything but trading."""
     return listing.states[instrument] != TRADING and listing.states[instrument] != NOT_TOLD

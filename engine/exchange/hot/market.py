@@ -85,7 +85,7 @@ DIRECTORY_LEVERAGE = STOCK_DIRECTORY["etp_leverage"]
 ROUND_LOT = 100
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def close_packet(market):
     """Finish the packet that is being filled and begin the next. With no place left in the queue the oldest packet is lost."""
     words = market.words
@@ -104,7 +104,7 @@ def close_packet(market):
             market.lines[line, DROPPED] += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def packets_waiting(market):
     """How many packets the line that is furthest behind has still to send."""
     waiting = NOTHING
@@ -113,13 +113,13 @@ def packets_waiting(market):
     return waiting
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def market_has_room(market):
     """Whether work that publishes may begin: at most half of the queue is waiting."""
     return packets_waiting(market) * 2 < market.sizes.shape[0]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_bytes(market, length):
     """Where in packets to write a message of `length` bytes."""
     words = market.words
@@ -133,7 +133,7 @@ def open_bytes(market, length):
     return at + LENGTH_BYTES
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_message(market, code, instrument, tracking, now_ns):
     """Begin a message: where its fields go, with the header written."""
     at = open_bytes(market, LENGTHS[code])
@@ -141,7 +141,7 @@ def open_message(market, code, instrument, tracking, now_ns):
     return at
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def write_header(target, at, code, instrument, tracking, now_ns):
     target[at] = code
     put_u16(target, at + LOCATE, instrument)
@@ -149,14 +149,14 @@ def write_header(target, at, code, instrument, tracking, now_ns):
     put_u48(target, at + TIMESTAMP, now_ns)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_add(market, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution):
     """A, or F where attribution (four raw bytes) is not 0."""
     at = open_bytes(market, ADD_BYTES if attribution == 0 else ADD_MPID_BYTES)
     write_add(market.packets, at, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def write_add(target, at, now_ns, instrument, symbol, ref, side, qty, px, tracking, attribution):
     """A or F at target[at:], where there is room for it."""
     if attribution == 0:
@@ -171,7 +171,7 @@ def write_add(target, at, now_ns, instrument, symbol, ref, side, qty, px, tracki
     put_u32(target, at + ADD_PX, px)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_executed(market, now_ns, instrument, ref, qty, match, tracking):
     at = open_message(market, EXECUTED_CODE, instrument, tracking, now_ns)
     put_u64(market.packets, at + EXECUTED_REF, ref)
@@ -179,7 +179,7 @@ def publish_executed(market, now_ns, instrument, ref, qty, match, tracking):
     put_u64(market.packets, at + EXECUTED_MATCH, match)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_executed_at(market, now_ns, instrument, ref, qty, match, tracking, printable, px):
     """C: executed at another price than the order's own."""
     at = open_message(market, PRICED_CODE, instrument, tracking, now_ns)
@@ -190,7 +190,7 @@ def publish_executed_at(market, now_ns, instrument, ref, qty, match, tracking, p
     put_u32(market.packets, at + PRICED_PX, px)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_cancel(market, now_ns, instrument, ref, qty, tracking):
     """X: `qty` shares less."""
     at = open_message(market, CANCEL_CODE, instrument, tracking, now_ns)
@@ -198,13 +198,13 @@ def publish_cancel(market, now_ns, instrument, ref, qty, tracking):
     put_u32(market.packets, at + CANCEL_SHARES, qty)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_delete(market, now_ns, instrument, ref, tracking):
     at = open_message(market, DELETE_CODE, instrument, tracking, now_ns)
     put_u64(market.packets, at + DELETE_REF, ref)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_replace(market, now_ns, instrument, ref, new_ref, qty, px, tracking):
     at = open_message(market, REPLACE_CODE, instrument, tracking, now_ns)
     put_u64(market.packets, at + REPLACE_REF, ref)
@@ -213,13 +213,13 @@ def publish_replace(market, now_ns, instrument, ref, new_ref, qty, px, tracking)
     put_u32(market.packets, at + REPLACE_PX, px)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_event(market, now_ns, event):
     at = open_message(market, EVENT_CODE, NOTHING, NOTHING, now_ns)
     market.packets[at + EVENT_AT] = event
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_directory(market, now_ns, instrument, symbol):
     at = open_message(market, DIRECTORY_CODE, instrument, NOTHING, now_ns)
     put_raw64(market.packets, at + DIRECTORY_STOCK, symbol)
@@ -231,7 +231,7 @@ def publish_directory(market, now_ns, instrument, symbol):
     put_u32(market.packets, at + DIRECTORY_LEVERAGE, NOTHING)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_copy(market, source, start, length):
     """A message of history, byte for byte."""
     at = open_bytes(market, length)
@@ -239,7 +239,7 @@ def publish_copy(market, source, start, length):
         market.packets[at + byte] = source[start + byte]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def send_packet(fd, packets, at, size):
     """Send a datagram. A refusal is the answer to an earlier one that nobody listened to: this one has not been sent yet."""
     sent = send_bytes(fd, packets, at, size)
@@ -279,7 +279,7 @@ def flush(market, stats, wall_ns):
     return packets
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def send_next(market, line, stats, wall_ns):
     """Send the next packet that waits for a line. Returns 1, or 0 where there is none or the socket takes no more now."""
     while line[STUCK] == 0 and line[TAIL] != market.words[HEAD]:
@@ -298,7 +298,7 @@ def send_next(market, line, stats, wall_ns):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def send_header(market, wall_ns, count):
     """A packet without messages on every line: a heartbeat or the end of session. A line on which packets wait is left out, as the
     sequence number says that they were sent. True when it went out on all."""
@@ -318,7 +318,7 @@ def send_header(market, wall_ns, count):
     return everywhere
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def market_is_silent(market, wall_ns):
     """Whether a second has passed without a packet."""
     return wall_ns - market.words[MARKET_SENT_NS] >= MARKET_HEARTBEAT_NS

@@ -67,7 +67,7 @@ def other_side(side):
 # The client's live orders: table[user_ref modulo its size] has the handle, and the order's place in `live`.
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def find_client_order(client, orders, user_ref):
     """The handle of the client's live order, or NOT_FOUND."""
     handle = np.int64(client.table[user_ref & (client.table.shape[0] - 1)].handle)
@@ -98,7 +98,7 @@ def forget(client, listing, stats, user_ref, row):
     stats[0].open_orders = client.words[OPEN]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def execute_resting(venue, handle, qty, px, match):
     """A resting order trades `qty`, at most what it has, at its own price."""
     order = venue.book.orders[handle]
@@ -152,7 +152,7 @@ def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop)
     return left
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def would_trade(venue, instrument, side, px, clients_only):
     """Whether the best of the other side is within px. With clients_only: and some client order rests there."""
     against = other_side(side)
@@ -202,7 +202,7 @@ def submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, ex
     return handle
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def withdraw(venue, handle, qty):
     """Take `qty` off a resting order, at most what it has, and say nothing yet. Returns what is left of it."""
     order = venue.book.orders[handle]

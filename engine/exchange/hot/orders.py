@@ -74,7 +74,7 @@ def handle_message(venue, source, at, length):
     return DONE
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fault_of(venue, instrument, qty, px, tif):
     """What a new order and a replacement must both pass: 0, or the reason to reject it."""
     if qty < 1 or qty > QUANTITY_MAX:
@@ -98,7 +98,7 @@ def is_new(venue, user_ref):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_taken(client, user_ref):
     """Whether an order that is still live has the place of this user_ref."""
     return client.table[user_ref & (client.table.shape[0] - 1)].handle != 0
@@ -181,7 +181,7 @@ def cancel_order(venue, user_ref, total_qty):
         cut_order(venue, handle, np.int64(order.qty) - keep, USER_CANCEL)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def cut_order(venue, handle, qty, reason):
     """Take `qty` off a client's resting order, which keeps its place, and tell everybody."""
     order = venue.book.orders[handle]

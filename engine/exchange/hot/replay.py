@@ -41,7 +41,7 @@ def fill(replay):
     return UNZIPPING_FAILED if words[UNZIP_FAILED] != 0 else ENDED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def next_message(replay, stats):
     """The length of the message at buffer[FROM + LENGTH_BYTES:], or NOTHING_NOW, or why there is none. What is cut off at the end of a
     file is malformed."""
@@ -101,7 +101,7 @@ def replay_next(replay, venue, wall_ns):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def history_now(replay, venue, wall_ns):
     """Let the venue's clock run on between history's messages, at history's pace, and never past the next one's time."""
     words = replay.words

@@ -66,7 +66,7 @@ REJECTED_CODE, REJECTED_BYTES = np.int64(REJECTED.code), np.int64(REJECTED.lengt
 REJECTED_USER_REF, REJECTED_REASON, REJECTED_CLIENT_ID = REJECTED["user_ref"], REJECTED["reason"], REJECTED["client_id"]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_report(client, stats, code, length, now_ns):
     """The next sequenced packet: where in the log its message begins, with type and time written."""
     count = client.words[LOGGED]
@@ -81,7 +81,7 @@ def open_report(client, stats, code, length, now_ns):
     return at
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def copy_bytes(target, at, source, start, length):
     for byte in range(length):
         target[at + byte] = source[start + byte]
@@ -131,7 +131,7 @@ def report_replaced(venue, source, start, orig_user_ref, user_ref, side, qty, sy
     put_u16(log, at + REPLACED_APPENDAGE, NOTHING)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def report_canceled(client, stats, now_ns, user_ref, qty, reason):
     """`qty` shares were taken off the book."""
     log = client.log
@@ -141,7 +141,7 @@ def report_canceled(client, stats, now_ns, user_ref, qty, reason):
     log[at + CANCELED_REASON] = reason
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def report_executed(client, stats, now_ns, user_ref, qty, px, liquidity, match):
     log = client.log
     at = open_report(client, stats, EXECUTED_CODE, EXECUTED_BYTES, now_ns)
@@ -164,7 +164,7 @@ def report_rejected(venue, source, client_id_at, user_ref, reason):
     venue.stats[0].rejected += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def change_open(positions, instrument, side, change_qty):
     """What the client has open on one side of an instrument."""
     version = board_open(positions, instrument)
@@ -176,7 +176,7 @@ def change_open(positions, instrument, side, change_qty):
     board_close(positions, instrument, version)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def book_fill(positions, instrument, side, qty, px, open_change_qty):
     """One of the client's executions, and by how much it changed what it has open."""
     version = board_open(positions, instrument)

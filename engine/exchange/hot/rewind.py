@@ -26,7 +26,7 @@ from engine.wire.hot.syscalls import recv_from, send_to
 REQUESTS_PER_STEP = 16
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def serve_rewinds(rewind, archive, stats):
     """Answer some of the requests that have come. Returns how many there were."""
     heard = 0

@@ -131,7 +131,7 @@ def log_in(client, stats, at):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def copy_log(client, stats):
     """Copy the log's packets that are still to be sent to outbound, as far as they fit. A client too far behind is let go in time:
     the log still has everything that it missed when it comes back."""
@@ -149,7 +149,7 @@ def copy_log(client, stats):
         words[COPIED] += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def speak(venue, wall_ns):
     """What the client is to hear now: its log, the end of the session, or a heartbeat after a second of silence. A client that was
     silent for too long is given up."""
@@ -169,7 +169,7 @@ def speak(venue, wall_ns):
     return send_waiting(client, wall_ns)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def all_told(client):
     """Whether nothing is left to be sent to the client that is connected, if any is."""
     words = client.words
@@ -178,7 +178,7 @@ def all_told(client):
     return words[COPIED] == words[LOGGED] and words[OUT_END] == words[OUT_BEGIN]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def say_goodbye(client):
     """End of session, once."""
     if client.words[GOODBYE] == 0 and put_packet(client, np.int64(END_OF_SESSION)):

@@ -48,13 +48,13 @@ END_CODE, END_BYTES, END_SEQUENCE = END_OF_SNAPSHOT.code, np.int64(END_OF_SNAPSH
 STATE_PLACES = tuple(np.int64(NOTICE_PLACES[message.code]) for message in NOTICES[1:])
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def begin_snapshot(words):
     words[PART] = PART_DIRECTORY
     words[AT_INSTRUMENT] = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def write_snapshot(words, viewer, venue, archive):
     """Write on where `words` say the snapshot stands. True when it is whole."""
     for _ in range(UNITS_PER_STEP):
@@ -81,7 +81,7 @@ def write_snapshot(words, viewer, venue, archive):
     return False
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_packet(viewer, length):
     """Begin a sequenced packet for a message of `length` bytes: where in outbound it goes."""
     at = viewer.words[OUT_END]
@@ -91,7 +91,7 @@ def open_packet(viewer, length):
     return at + PAYLOAD_AT
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def write_notice(viewer, archive, instrument, place):
     """The notice in that place of the instrument's line, if there has been one."""
     start = instrument * NOTICE_BYTES + place
@@ -100,7 +100,7 @@ def write_notice(viewer, archive, instrument, place):
         copy_to(viewer.outbound, open_packet(viewer, length), archive.notices, start, length)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def write_order(words, viewer, venue):
     """The next order of the level, or go to the next level, side or instrument."""
     book = venue.book
@@ -121,7 +121,7 @@ def write_order(words, viewer, venue):
         words[AT_INSTRUMENT] += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def put_order(viewer, venue, handle):
     """An order as it stands: A, or F with the participant's name where history gave one."""
     order = venue.book.orders[handle]

@@ -163,7 +163,7 @@ def run_flow(exchange, now_ns):
     return FLOW_PER_STEP
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_flow(exchange):
     """No more background flow, and the supervisor may know."""
     if exchange.words[FLOW_OVER] == 0:
@@ -171,7 +171,7 @@ def end_flow(exchange):
         store_release(exchange.control, FLOW_DONE, 1)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def say_end(exchange, now_ns):
     """End both sessions, once everything has been sent: END_PACKETS to the market, and then one in place of each heartbeat, as whoever
     missed the last message learns of it from them; the client is told by speak."""

@@ -79,13 +79,13 @@ SNAPSHOT_NS_MAX = 30_000_000_000
 LINGER_NS = 5_000_000_000
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_paused(glimpse):
     """Whether a snapshot is being written, so that nothing may change."""
     return glimpse.words[WRITER] != NO_WRITER
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def serve_viewers(glimpse, venue, archive, clock, now_ns):
     """Some work for each viewer. Returns the number of things done."""
     if glimpse.words[VIEWERS_FD] < 0:
@@ -101,7 +101,7 @@ def serve_viewers(glimpse, venue, archive, clock, now_ns):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def admit(glimpse, viewer, stats, now_ns):
     """Let the next one in. False where nobody waits."""
     fd = accept_socket(glimpse.words[VIEWERS_FD])
@@ -152,7 +152,7 @@ def hear(viewer, stats, now_ns):
     return heard
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_packet(viewer, stats, at, size):
     """One packet of `size` bytes at inbound[at:]. False where the session cannot go on because it is malformed."""
     kind = viewer.inbound[at + TYPE_AT]
@@ -230,7 +230,7 @@ def show(viewer, stats, now_ns):
     return 1 if sent > 0 else 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_overdue(words, now_ns):
     """Whether a viewer was silent for too long, or has not taken its snapshot, or what was sent behind it, in time."""
     return now_ns - words[HEARD_NS] > SILENCE_NS or now_ns - words[SINCE_NS] > SNAPSHOT_NS_MAX

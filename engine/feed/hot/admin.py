@@ -81,7 +81,7 @@ STATE_CHANGED = 2
 EVENT = 3
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_admin(tops, states, market, stats, buffer, at, code):
     """Remember what a message of the right length says, and return what there is to publish. One that names an instrument there is
     no room for is counted in capacity_drops."""
@@ -112,7 +112,7 @@ def apply_admin(tops, states, market, stats, buffer, at, code):
     return QUIET
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def halt_bit(market_code):
     """NASDAQ, BX and PSX halt apart from each other; a market of another letter is not taken for one of them."""
     if market_code == MARKET_Q:
@@ -120,7 +120,7 @@ def halt_bit(market_code):
     return 2 if market_code == MARKET_B else 4
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_market(market, buffer, at, code):
     if code == SYSTEM_EVENT:
         market.event = buffer[at + S_EVENT]
@@ -140,7 +140,7 @@ def apply_market(market, buffer, at, code):
     return QUIET
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def list_instrument(state, buffer, at):
     state.symbol = get_raw64(buffer, at + R_STOCK)
     state.lot_qty = get_u32(buffer, at + R_LOT)
@@ -158,7 +158,7 @@ def list_instrument(state, buffer, at):
     state.inverse = buffer[at + R_INVERSE]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_notice(state, buffer, at, code):
     """The notices that no book and no flag depends on: Y J K N I O."""
     if code == IMBALANCE:

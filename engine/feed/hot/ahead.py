@@ -37,7 +37,7 @@ def look_ahead(feed, line, packet):
         fetch_neighbours(decoder, number)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def read_small(feed, at, size, read):
     """Enter the messages of a small packet that brings something new into the window's rows from `read` on; the rows then in use."""
     if size < HEADER_BYTES or wrap_sub(get_u64(feed.buffer, at + SEQUENCE_AT), feed.words[EXPECTED]) < 0:

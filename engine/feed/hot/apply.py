@@ -33,7 +33,7 @@ EVENTS_OPENING = (ord("O"), ord("S"), ord("Q"))
 THE_MARKET = np.int64(0)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_message(feed, clock, row, origin):
     """Apply and publish the message in a row of the window."""
     decoder = feed.decoder
@@ -64,7 +64,7 @@ def apply_message(feed, clock, row, origin):
         apply_rest(feed, clock, at, code, origin)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def keep_message(feed, row, origin):
     """While a snapshot is under way: keep what is applied, for the snapshot may be older. Whether the message is about an order of an
     instrument whose book is being made anew, and must not be applied to it now."""
@@ -80,7 +80,7 @@ def keep_message(feed, row, origin):
     return instrument < feed.decoder.tops.shape[0] and feed.decoder.tops[instrument].refreshing != 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def become_suspect(feed, clock, at, code, change, origin):
     """A message about an order did not fit its book. What it changed all the same is told with the book's new validity."""
     instrument = change[1]
@@ -90,7 +90,7 @@ def become_suspect(feed, clock, at, code, change, origin):
         publish_suspect(feed, clock, instrument, origin)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def mark_suspect(feed, instrument):
     """One of the two is wrong, the message or this instrument's book, and nobody knows since when; the others' books are none the worse
     for it. Where no book is proven anyway, it says nothing new. Whether it was not known before."""
@@ -107,7 +107,7 @@ def mark_suspect(feed, instrument):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_suspect(feed, clock, instrument, origin):
     if feed.decoder.tops[instrument].publish:
         publish_status(feed, clock, instrument, origin, wall_ns(clock, origin))
@@ -115,7 +115,7 @@ def publish_suspect(feed, clock, instrument, origin):
         settle_validity(feed, clock, instrument, origin)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_rest(feed, clock, at, code, origin):
     """A message that is neither about an order nor a trade."""
     decoder = feed.decoder
@@ -139,7 +139,7 @@ def apply_rest(feed, clock, at, code, origin):
         publish_status(feed, clock, THE_MARKET, origin, ts_ns)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_wanted(wanted, symbol):
     for packed in wanted:  # noqa: SIM110 - any() of a generator is not for kernels
         if packed == symbol:
@@ -147,7 +147,7 @@ def is_wanted(wanted, symbol):
     return False
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def note_event(words, event):
     """Outside market hours no book may be acted on; a day that begins before they do is open until it says otherwise."""
     closed = words[CLOSED]

@@ -22,7 +22,7 @@ UNREADABLE_CAPTURE = -2
 CAPTURE_FAILED = -5
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def captured_line(feed, at, size):
     """The line of the packet buffer[at:at + size]; END_OF_CAPTURE where there is none, and UNREADABLE_CAPTURE where that is a failure."""
     words = feed.words
@@ -39,7 +39,7 @@ def captured_line(feed, at, size):
     return line
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_capture(feed):
     """Nothing follows: what is missing will stay so, and when what waited behind it has been applied, the feed has ended."""
     words = feed.words

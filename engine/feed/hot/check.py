@@ -13,7 +13,7 @@ from engine.wire.hot.bytes import get_u16
 from shm.hot import has_room
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def check_touched(feed, clock, at, count):
     """Check the books of the `count` whole messages framed at buffer[at:], which have been applied. One that is not whole is counted, and
     suspect from here on."""
@@ -28,7 +28,7 @@ def check_touched(feed, clock, at, count):
         at += length
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def check_book_of(feed, clock, instrument):
     if instrument >= feed.decoder.tops.shape[0] or check_instrument(feed.decoder.book, instrument) == WHOLE:
         return

@@ -54,7 +54,7 @@ class Decoder(NamedTuple):
     window: np.ndarray
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def read_frame(decoder, number, buffer, at, end):
     """Enter the message framed at `at` as the window's `number`, and return the offset after it; -1: it is not whole before `end`."""
     if end - at < LENGTH_BYTES:
@@ -84,20 +84,20 @@ def read_frame(decoder, number, buffer, at, end):
     return after
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def handle_slot(book, window, row):
     """Where the handle of a row's ref would be, if its page stands at home. A guess, for prefetching."""
     number = np.int64(book.table[window[row + HOME]].id)
     return (number << PAGE_SHIFT) | (window[row + ORDER_REF] & (PAGE_REFS - 1))
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fetch_handle(decoder, number):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     prefetch(decoder.book.handles, handle_slot(decoder.book, decoder.window, row))
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fetch_order(decoder, number):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     handle = np.int64(decoder.book.handles[handle_slot(decoder.book, decoder.window, row)])
@@ -105,7 +105,7 @@ def fetch_order(decoder, number):
     prefetch(decoder.book.orders, handle)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fetch_neighbours(decoder, number):
     """Handle 0, of a ref that is not live (yet), is a dead order without neighbours."""
     handle = decoder.window[(number & (WINDOW_ROWS - 1)) * ROW_WORDS + HANDLE]

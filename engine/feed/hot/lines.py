@@ -10,7 +10,7 @@ from engine.feed.hot.state import MISSING_MAX
 from shm.atomics import wrap_add, wrap_sub
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def note_numbers(feed, line, sequence, count):
     """A line has brought `count` messages from `sequence` on; with none it has said that `sequence` is the next."""
     row = feed.lines[line]
@@ -21,7 +21,7 @@ def note_numbers(feed, line, sequence, count):
         note_jump(feed, line, sequence, count)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def note_jump(feed, line, sequence, count):
     row = feed.lines[line]
     ahead = wrap_sub(sequence, row.next)
@@ -39,7 +39,7 @@ def note_jump(feed, line, sequence, count):
             row.next = wrap_add(sequence, count)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def add_range(missing, line, begin, end):
     """Note a range as missing. Where there is no room the oldest is forgotten: it stays lost, even if it comes after all."""
     first = line * MISSING_MAX * 2
@@ -55,7 +55,7 @@ def add_range(missing, line, begin, end):
     missing[first + 2 * (MISSING_MAX - 1) + 1] = end
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_range(missing, line, begin, end):
     """Take the numbers from `begin` to before `end` out of what is missing: how many of them were."""
     found = 0
@@ -78,7 +78,7 @@ def take_range(missing, line, begin, end):
     return found
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def forget_lines(feed, sequence):
     """A new session: every line begins again, at `sequence`."""
     for line in range(feed.lines.shape[0]):
@@ -87,7 +87,7 @@ def forget_lines(feed, sequence):
         feed.missing[at] = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def forget_counts(feed):
     """What was counted so far was of no session: packets that brought it are foreign."""
     for line in range(feed.lines.shape[0]):

@@ -89,7 +89,7 @@ SILENT_NS = 1_500_000_000
 BELIEVED_MAX = 1 << 48
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def become_gapped(words):
     """No book may be acted on from here; the sweep tells every instrument."""
     words[TROUBLE] = 1
@@ -108,7 +108,7 @@ def end_session(words, control, stats):
             store_release(control, FEED_ENDED, 1)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_framed(buffer, at, size):
     """Whether a packet is what its count says: so many framed messages and nothing else. Only then may it change the session."""
     count = get_u16(buffer, at + COUNT_AT)
@@ -123,19 +123,19 @@ def is_framed(buffer, at, size):
     return at == end
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_named(words, high, low, buffer, at):
     """Whether a packet bears the session's name whose words these are."""
     return words[high] == get_raw64(buffer, at + SESSION_AT) and words[low] == get_u16(buffer, at + SESSION_TAIL_AT)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_name(words, high, low, buffer, at):
     words[high] = get_raw64(buffer, at + SESSION_AT)
     words[low] = get_u16(buffer, at + SESSION_TAIL_AT)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def admit(feed, clock, line, at, size):
     """Whether a packet that is not of our session is one to go on with: of the first session there is, or of a new one."""
     words = feed.words
@@ -167,7 +167,7 @@ def admit(feed, clock, line, at, size):
     return False
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_another(feed, clock, line, at, size):
     """Whether a packet agrees with the one that first named its session, and is not a copy of it on the same line."""
     words = feed.words
@@ -178,7 +178,7 @@ def is_another(feed, clock, line, at, size):
     return size == HEADER_BYTES and has_passed(words, clock, words[CANDIDATE_TSC], words[CANDIDATE_NS], APART_NS)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def has_passed(words, clock, since_tsc, since_ns, most_ns):
     """Whether so much time is between then and this packet: by our clock, or where a capture is played by its own."""
     if words[CAPTURE] == CAPTURE_PLAYING:
@@ -186,7 +186,7 @@ def has_passed(words, clock, since_tsc, since_ns, most_ns):
     return words[ORIGIN_TSC] - since_tsc >= ticks_of_ns(clock, most_ns)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_alone(words, clock):
     """Whether the session that was left is the only one that is heard since it was heard again: it was left by mistake."""
     heard = words[EXPECTED] + words[SLOW_PACKETS]
@@ -197,7 +197,7 @@ def is_alone(words, clock):
     return has_passed(words, clock, words[RETURN_TSC], words[RETURN_NS], SILENT_NS)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def propose_session(feed, line, at, size):
     words = feed.words
     if words[CANDIDATE] and is_named(words, CANDIDATE_HIGH, CANDIDATE_LOW, feed.buffer, at):
@@ -212,13 +212,13 @@ def propose_session(feed, line, at, size):
         feed.buffer[CANDIDATE_AT + byte] = feed.buffer[at + byte]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_agreed(words):
     """Whether more than one packet is of our session: messages were walked, or two packets came that could not be."""
     return words[EXPECTED] != 1 or words[SLOW_PACKETS] > 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def change_session(feed, at):
     """Leave our session for that of a packet. It begins at message 1, when everything of the old one is cleared."""
     words = feed.words
@@ -250,7 +250,7 @@ def change_session(feed, at):
     words[CLEAR_NEXT] = 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_packet(feed, clock, line, at, size):
     """Look at the packet buffer[at:at + size]: sets LEFT to how many new messages are to be walked from NEXT_AT."""
     words = feed.words
@@ -286,7 +286,7 @@ def open_packet(feed, clock, line, at, size):
         take_packet(feed, line, at, size, words[ORIGIN_TSC])
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_packet(feed, line, at, size, tsc):
     """A packet of our session that is not simply the next: its messages wait, and what it says of numbers is noted."""
     words = feed.words
@@ -321,7 +321,7 @@ def take_packet(feed, line, at, size, tsc):
             stats.malformed += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_answer(feed, line, at, size, tsc):
     """What a rewind server sends is believed only where it fills the hole that was asked about: it opens none, and ends nothing."""
     words = feed.words
@@ -338,7 +338,7 @@ def take_answer(feed, line, at, size, tsc):
         feed.decoder.stats[0].malformed += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def hear_end(feed, sequence):
     """The session ends before `sequence`. Where messages before it are missing, they are asked for first."""
     words = feed.words
@@ -350,7 +350,7 @@ def hear_end(feed, sequence):
         words[TROUBLE] = 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def skip_old(feed, line, at, end, sequence, count, old):
     """Pass over the messages that were there before: all of a packet, or its first ones."""
     words = feed.words

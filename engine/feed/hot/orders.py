@@ -70,7 +70,7 @@ def apply_order(decoder, buffer, at, code):
     return did, instrument, side, px, new_px, traded
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def change_book(decoder, buffer, at, code, instrument):
     """(what it did, side, px, new_px, traded) as apply_order says."""
     book = decoder.book

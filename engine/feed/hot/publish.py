@@ -53,7 +53,7 @@ TRADING = ord("T")
 TICK_PX = 100
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def stamp_head(slot, kind, flags, instrument, origin, tsc, ts_ns):
     """The fields that every record begins with, but for the sequence."""
     slot.origin_tsc = origin
@@ -64,7 +64,7 @@ def stamp_head(slot, kind, flags, instrument, origin, tsc, ts_ns):
     slot.age_tsc = age_at(origin, tsc)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def book_flags(top, words):
     """VALID, or every reason why the book must not be acted on. A book locked or crossed by one venue's own orders is not a market."""
     flags = 0
@@ -85,7 +85,7 @@ def book_flags(top, words):
     return flags if flags else BOOK_VALID
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def settle_validity(feed, clock, instrument, tsc):
     top = feed.decoder.tops[instrument]
     flags = book_flags(top, feed.words)
@@ -93,7 +93,7 @@ def settle_validity(feed, clock, instrument, tsc):
         change_validity(feed, clock, instrument, flags, tsc)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def change_validity(feed, clock, instrument, flags, tsc):
     """Take over another validity, and account for the time without one. Instrument 0 is the market, which has no book."""
     top = feed.decoder.tops[instrument]
@@ -112,7 +112,7 @@ def change_validity(feed, clock, instrument, flags, tsc):
             feed.decoder.stats[0].invalidated += 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fill_quote(line, top, instrument, origin, tsc, ts_ns):
     stamp_head(line, MSG_QUOTE, top.validity, instrument, origin, tsc, ts_ns)
     line.bid_px = top.bid_px
@@ -121,7 +121,7 @@ def fill_quote(line, top, instrument, origin, tsc, ts_ns):
     line.ask_sz = top.ask_sz
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_quote(feed, clock, instrument, origin, ts_ns):
     """The best bid and offer as feed.decoder.tops has them."""
     top = feed.decoder.tops[instrument]
@@ -138,7 +138,7 @@ def publish_quote(feed, clock, instrument, origin, ts_ns):
     feed.decoder.stats[0].quotes += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_level(feed, clock, instrument, side, px, origin, ts_ns):
     level = level_at(feed.decoder.book, instrument, side, px)
     index = claim(feed.ticks)
@@ -156,7 +156,7 @@ def publish_level(feed, clock, instrument, side, px, origin, ts_ns):
     feed.decoder.stats[0].levels += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_trade(feed, clock, instrument, px, qty, match, side, printable, cross, origin, ts_ns):
     index = claim(feed.ticks)
     slot = feed.trade_slots[index]
@@ -174,7 +174,7 @@ def publish_trade(feed, clock, instrument, px, qty, match, side, printable, cros
     feed.decoder.stats[0].trades += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_status(feed, clock, instrument, origin, ts_ns):
     """What the book's validity is now, on the ring and in its line of the quotes board."""
     top = feed.decoder.tops[instrument]
@@ -194,7 +194,7 @@ def publish_status(feed, clock, instrument, origin, ts_ns):
     feed.decoder.stats[0].statuses += 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fill_instrument(line, state, instrument, origin, tsc, ts_ns):
     stamp_head(line, MSG_INSTRUMENT, 0, instrument, origin, tsc, ts_ns)
     line.symbol = state.symbol
@@ -203,7 +203,7 @@ def fill_instrument(line, state, instrument, origin, tsc, ts_ns):
     line.tick_px = TICK_PX
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_instrument(feed, clock, instrument, origin, ts_ns):
     state = feed.decoder.states[instrument]
     tsc = now_tsc(clock)
@@ -215,7 +215,7 @@ def publish_instrument(feed, clock, instrument, origin, ts_ns):
     commit(feed.ticks, index)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_change(feed, clock, buffer, at, code, change, origin):
     """What an order message did, as apply_order told it: a trade, the levels, the quote if the best bid or offer is another now."""
     did, instrument, side, px, new_px, traded = change
@@ -243,7 +243,7 @@ def publish_change(feed, clock, buffer, at, code, change, origin):
         publish_quote(feed, clock, instrument, origin, ts_ns)
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def touch_moved(book, top, instrument, side):
     """Take over the best level of a side into `top`; whether it is another price or quantity than before."""
     level = best_level(book, instrument, side)
@@ -265,7 +265,7 @@ def touch_moved(book, top, instrument, side):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def publish_print(feed, clock, buffer, at, code, origin):
     """A trade that touches no displayed order (P), or a cross (Q)."""
     at = at & OFFSET_MASK

@@ -99,14 +99,14 @@ def recover(feed, clock):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def has_trouble(words):
     if words[EXPECTED] != words[FRONTIER] or words[GAPPED] or words[SNAPSHOT] != SNAPSHOT_IDLE:
         return True
     return words[SUSPECTS] > 0 and words[SNAPSHOT_AVAILABLE] != 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def attend_hole(feed, clock, tsc):
     words = feed.words
     if words[EXPECTED] == words[FRONTIER]:
@@ -127,12 +127,12 @@ def attend_hole(feed, clock, tsc):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_due(clock, tsc, since_tsc, after_ns):
     return tsc - since_tsc >= ticks_of_ns(clock, after_ns)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_old(words, clock, tsc):
     """Whether the foremost hole has been waited for long enough: by our clock, or where a capture is played by its own, so that it comes
     to the same however fast that is."""
@@ -141,7 +141,7 @@ def is_old(words, clock, tsc):
     return words[CAPTURE] == CAPTURE_OVER or is_due(clock, tsc, words[HOLE_TSC], words[REORDER_NS])
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_hole(feed, clock, tsc):
     """The foremost hole is another than before: how far it goes, and since when it is known."""
     words = feed.words
@@ -158,7 +158,7 @@ def open_hole(feed, clock, tsc):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def close_hole(feed):
     """Everything that is known to be there has been applied. How much there was left to do."""
     words = feed.words
@@ -173,7 +173,7 @@ def close_hole(feed):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def lift_gap(words):
     """Nothing is missing that is not young: the books are proven again, unless something was passed over. 1 where they were not."""
     if words[GAPPED] == 0 or words[UNPROVEN]:
@@ -206,7 +206,7 @@ def ask(feed, clock, tsc):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fail_request(feed):
     """No answer, or none that helped: the next server is asked."""
     words = feed.words
@@ -217,7 +217,7 @@ def fail_request(feed):
     words[SERVER] = LINE_REWIND + (words[SERVER] - LINE_REWIND + 1) % words[SERVERS]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def send_request(feed, tsc, count):
     words = feed.words
     put_raw64(feed.buffer, REQUEST_AT + SESSION_AT, words[SESSION_HIGH])
@@ -235,7 +235,7 @@ def send_request(feed, tsc, count):
         fail_request(feed)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def give_up(feed):
     """Nobody can fill the hole: a snapshot may bring what the missing messages did, or it is passed over."""
     words = feed.words
@@ -245,7 +245,7 @@ def give_up(feed):
     return pass_over(feed)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def pass_over(feed):
     """Go on behind the hole; but first every instrument has to be told that its book is not valid. How much was done."""
     words = feed.words

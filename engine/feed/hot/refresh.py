@@ -56,7 +56,7 @@ SPOILED = 2
 PRINTS = (TRADE.code, CROSS_TRADE.code)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def clear_some(feed):
     """Go on with clearing. How much was done; CLEARING is 0 when all is."""
     words = feed.words
@@ -76,7 +76,7 @@ def clear_some(feed):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def forget_instrument(feed, instrument, of_session):
     """Nothing is known of an instrument's trading any more; with its session, its directory entry is of the past as well."""
     top = feed.decoder.tops[instrument]
@@ -96,7 +96,7 @@ def forget_instrument(feed, instrument, of_session):
         top.known = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def clear_suspects(feed):
     words = feed.words
     left = CLEARED_PER_STEP
@@ -117,7 +117,7 @@ def clear_suspects(feed):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def load_message(feed, clock, at, length, origin):
     """Apply a message of a snapshot at buffer[at:], or one that was applied before, without telling of what it does to a book. False
     where the ring has no room for what else it has to tell."""
@@ -133,7 +133,7 @@ def load_message(feed, clock, at, length, origin):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def load_order(feed, at, code, is_whole):
     """What does not fit even a book that was just made anew, or cannot be read, leaves it suspect."""
     tops = feed.decoder.tops
@@ -151,7 +151,7 @@ def load_order(feed, at, code, is_whole):
     feed.words[LOADED_HIGHEST] = max(feed.words[LOADED_HIGHEST], instrument)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def has_kept(feed, sequence):
     """Whether every message from `sequence` to before EXPECTED is in the window."""
     if wrap_sub(feed.words[EXPECTED], sequence) > feed.window.sequences.shape[0]:
@@ -163,7 +163,7 @@ def has_kept(feed, sequence):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def replay_kept(feed, clock, tsc):
     """Apply what was kept from REPLAY_NEXT on to the books that are made anew. Whether they are where the feed is."""
     words = feed.words
@@ -182,7 +182,7 @@ def replay_kept(feed, clock, tsc):
     return words[REPLAY_NEXT] == words[EXPECTED]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def finish_refresh(feed):
     """The books are where the feed is. Every instrument is told what its book is worth now."""
     words = feed.words
@@ -205,7 +205,7 @@ def finish_refresh(feed):
     words[SWEEP_NEXT] = FIRST_INSTRUMENT
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def abandon_refresh(feed):
     """Nothing came of it: the books in hand are what they are, and stay suspect or gapped."""
     words = feed.words

@@ -107,7 +107,7 @@ def run(decoder, buffer, at, end, by_type, timed):
         turn += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def note_ticks(decoder, number, by_type, ticks):
     row = 3 * decoder.window[(number & (WINDOW_ROWS - 1)) * ROW_WORDS + CODE]
     if ticks > INTERRUPTED_TICKS:
@@ -117,7 +117,7 @@ def note_ticks(decoder, number, by_type, ticks):
         by_type[row + TICKS] += ticks
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def apply_message(decoder, number, buffer):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     code = decoder.window[row + CODE]

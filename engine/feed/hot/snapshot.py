@@ -114,7 +114,7 @@ WAITS = 0
 BROKEN = -1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def attend_snapshot(feed, clock, tsc):
     """Go on with the snapshot, or begin one where there is need. How much was done."""
     words = feed.words
@@ -148,7 +148,7 @@ def go_on(feed, clock, tsc):
     return 1 if state == SNAPSHOT_REPLAYING else 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_pointless(words):
     """The hole was filled after all, before a book was touched; or suspects have become everybody's trouble."""
     if words[SCOPE] == SCOPE_ALL:
@@ -156,7 +156,7 @@ def is_pointless(words):
     return words[GAP] == GAP_SNAPSHOT or words[UNPROVEN] != 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def want_snapshot(feed, clock, tsc):
     words = feed.words
     if words[SNAPSHOT_AVAILABLE] == 0 or words[SNAPSHOT_NEXT_TSC] > tsc or words[CLEARING] != 0:
@@ -180,7 +180,7 @@ def want_snapshot(feed, clock, tsc):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_snapshot(feed):
     """Let go of the connection; the feed goes on as it was."""
     words = feed.words
@@ -192,7 +192,7 @@ def end_snapshot(feed):
     words[KEEP] = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def fail_snapshot(feed, clock, tsc):
     """An attempt came to nothing. Where a hole waits for it, the feed stands still for as many attempts as are granted."""
     words = feed.words
@@ -263,7 +263,7 @@ def read_stream(feed, clock, tsc):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def receive_stream(feed, tsc):
     """Read what has arrived behind what is there: the bytes; BROKEN where the connection is over and nothing whole can come any more."""
     words = feed.words
@@ -290,7 +290,7 @@ def receive_stream(feed, tsc):
     return BROKEN
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_packet_off(feed, clock, tsc):
     """TAKEN: a packet was dealt with. WAITS: none is whole, or none can be taken now. BROKEN: it is not what a server sends."""
     words = feed.words
@@ -329,7 +329,7 @@ def take_packet_off(feed, clock, tsc):
     return TAKEN
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def is_our_session(words, buffer, at):
     """Whether the session of a login is named like the feed's. SoupBinTCP has the name at the right, MoldUDP64 at the left."""
     put_raw64(buffer, REQUEST_AT, words[SESSION_HIGH])
@@ -350,7 +350,7 @@ def is_our_session(words, buffer, at):
     return 1 if ours == SESSION_BYTES and theirs == SESSION_BYTES else 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def begin_clearing(words):
     """The first message is there: whatever the books hold is of no use any more. Until they are empty the stream waits."""
     words[SNAPSHOT] = SNAPSHOT_CLEARING
@@ -363,7 +363,7 @@ def begin_clearing(words):
         words[CLEARING] = CLEAR_SUSPECTS
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def clear_for_snapshot(feed):
     """Once every instrument has been told that its book is not valid, the books are cleared (by recovery.py)."""
     words = feed.words
@@ -373,7 +373,7 @@ def clear_for_snapshot(feed):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_stream(feed, payload):
     """The snapshot is whole, and says where the feed goes on."""
     sequence = np.uint64(0)
@@ -389,7 +389,7 @@ def end_stream(feed, payload):
     return TAKEN
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def join_feed(feed, clock, tsc):
     """Where the feed has come to the snapshot's number, and what follows that number is there, the two are one."""
     words = feed.words

@@ -47,7 +47,7 @@ FILE_MESSAGES = 128
 REFILL_BYTES = 1 << 16
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def next_packet(feed, clock):
     """Open the next packet, receiving when none is left. 1: one was there; 0: none; below 0: a reason to leave the loop.
 
@@ -83,7 +83,7 @@ def next_packet(feed, clock):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def receive_any(feed, clock):
     """Receive from the lines in turn, beginning with the one after the last that brought something; from a rewind server only while it
     has been asked. POLLED is the line that did. The origin of all that its packets cause is the moment the call returned."""
@@ -105,7 +105,7 @@ def receive_any(feed, clock):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def note_life(feed, line):
     received = feed.sockets.received_tsc[line]
     feed.lines[line].heard_tsc = received
@@ -115,7 +115,7 @@ def note_life(feed, line):
             end_silence(feed.words, feed.decoder.stats)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def read_notes(feed, line, packet, clock):
     """Take over what the kernel noted: how many packets the socket dropped, modulo 2^32, and how long this one waited in it."""
     waited_ns = packet_waited_ns(feed.sockets, line, packet)
@@ -129,7 +129,7 @@ def read_notes(feed, line, packet, clock):
         feed.decoder.stats[0].socket_drops += more
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def next_piece(words, control, stats, buffer):
     """Let a turn's messages of a file be read, refilling the buffer when it runs low. 1: go on; 0: nothing there; below 0: a reason."""
     if words[ENDED]:
@@ -148,7 +148,7 @@ def next_piece(words, control, stats, buffer):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def refill(words, buffer):
     """Move what is left to the front and read behind it: the bytes read, 0 at the end, or an error below 0."""
     at = words[NEXT_AT] & OFFSET_MASK
@@ -164,7 +164,7 @@ def refill(words, buffer):
     return got
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_file(words, control, stats):
     """Nothing whole is left of a file. Bytes of a message that it ends inside are counted, not guessed at."""
     if words[UNZIP_FAILED]:

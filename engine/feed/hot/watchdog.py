@@ -33,7 +33,7 @@ from engine.messages.hot.stamp import now_tsc, ticks_of_ns, wall_ns
 from engine.wire.hot.bytes import get_u16, get_u48
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def settle_stale(words, stats):
     """STALE is either reason; where it changed, every instrument is told."""
     stale = words[SILENT] | words[DRIFTED]
@@ -43,7 +43,7 @@ def settle_stale(words, stats):
         stats[0].stales += stale
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def end_silence(words, stats):
     words[SILENT] = 0
     settle_stale(words, stats)
@@ -67,7 +67,7 @@ def watch(feed, clock):
     settle_stale(words, stats)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def watch_age(feed, clock):
     """Compare the time of a packet's first message with that of its arrival."""
     words = feed.words

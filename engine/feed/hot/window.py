@@ -46,7 +46,7 @@ def is_held(window, sequence):
     return window.sequences[sequence & (window.sequences.shape[0] - 1)] == sequence
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def raise_frontier(words, sequence, tsc):
     """Numbers below `sequence` are known to be in use."""
     if wrap_sub(sequence, words[FRONTIER]) > 0:
@@ -55,7 +55,7 @@ def raise_frontier(words, sequence, tsc):
         words[TROUBLE] = 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def put_message(feed, sequence, at, length, tsc):
     """Keep the message of `length` bytes at buffer[at:] under its number, in place of whatever was there."""
     window = feed.window
@@ -69,7 +69,7 @@ def put_message(feed, sequence, at, length, tsc):
     window.received[slot] = tsc
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def hold_messages(feed, line, at, end, sequence, count, limit, tsc):
     """Keep the messages of a packet that begin at `at`, but for those from `limit` on. How many were whole, and were looked at."""
     for number in range(count):
@@ -84,7 +84,7 @@ def hold_messages(feed, line, at, end, sequence, count, limit, tsc):
     return count
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def hold_message(feed, line, sequence, at, length, limit, tsc):
     """Keep one message that is not applied yet. One that is there already is a duplicate.
 
@@ -117,7 +117,7 @@ def hold_message(feed, line, sequence, at, length, limit, tsc):
     put_message(feed, sequence, at, length, tsc)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def stage_held(feed):
     """Let the messages that are next be walked, if they wait in the window and were received together. Whether there are any."""
     words = feed.words
@@ -145,7 +145,7 @@ def stage_held(feed):
     return True
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def first_held(feed):
     """The first number from EXPECTED on that is held, or FRONTIER where none is. It is one look at the whole window, once a hole."""
     words = feed.words

@@ -15,7 +15,7 @@ from shm.hot import board_close, board_open
 NO_ROOM = -1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def find_execution(executions, match, order_id):
     """The place of an execution, or the free place where it belongs (state 0), or NO_ROOM where the table is full without it."""
     mask = executions.shape[0] - 1
@@ -40,7 +40,7 @@ def remember(entry, match, order_id, px, qty, instrument, side):
     entry.state = COUNTED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def book_execution(risk, positions, instrument, side, qty, px, change_open_qty):
     """Count an execution in its instrument's line, and what it leaves open on its side."""
     version = board_open(positions, instrument)
@@ -62,7 +62,7 @@ def book_execution(risk, positions, instrument, side, qty, px, change_open_qty):
     position_changed(risk, instrument)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def unbook_execution(risk, positions, entry):
     """Take a broken trade out of its instrument's line. What it left open stays gone: a broken trade does not bring an order back."""
     qty, px, instrument = np.int64(entry.qty), entry.px, entry.instrument

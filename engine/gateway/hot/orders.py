@@ -48,7 +48,7 @@ def find_order(table, order_id):
     return NOT_FOUND
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def find_open(table, order_id):
     """The place of an order that may still trade, or NOT_FOUND."""
     index = find_order(table, order_id)
@@ -57,7 +57,7 @@ def find_open(table, order_id):
     return index
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def head_of(table, index):
     """The place of the order at the head of the chain: the one that the venue has, or will have first."""
     for _ in range(CHAIN_MAX):
@@ -67,7 +67,7 @@ def head_of(table, index):
     return index
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def chain_open(table, head):
     """The largest quantity that a member of the chain may have open: what the chain counts for."""
     largest = table[head].open
@@ -79,7 +79,7 @@ def chain_open(table, head):
     return largest
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def chain_length(table, head):
     length = 1
     while table[head].replaced_by != 0:
@@ -88,7 +88,7 @@ def chain_length(table, head):
     return length
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def standing_of_new(session, table, order_id):
     """Whether an order may take its place in the table: PASSED, or why not."""
     if order_id <= session[LAST_ID]:
@@ -99,7 +99,7 @@ def standing_of_new(session, table, order_id):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def standing_of_target(table, target, instrument, side):
     """Whether the order at place `target` may be replaced by one for this instrument and side: PASSED, or why not."""
     if target == NOT_FOUND:
@@ -170,7 +170,7 @@ def finish(gateway, index):
     return first
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def trade_chain(table, index, qty):
     """An execution: what is left of the order, and of everything that is to replace it, as the venue counts it in their quantities."""
     for _ in range(CHAIN_MAX):
@@ -182,7 +182,7 @@ def trade_chain(table, index, qty):
         index = entry.replaced_by & (table.shape[0] - 1)
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def change_open(gateway, instrument, side, change_qty):
     """What is open on one side of an instrument, on the board and at the gate."""
     positions = gateway.positions

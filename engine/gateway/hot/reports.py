@@ -39,7 +39,7 @@ def refuse(reports, stats, clock, origin_tsc, order, reason, open_qty):
     commit(reports, index)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def refuse_by_venue(reports, stats, clock, origin_tsc, ts_ns, entry, reason):
     """The venue's no, said or implied."""
     stats[0].rejected_by_venue += 1

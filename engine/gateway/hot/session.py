@@ -142,7 +142,7 @@ def keep_alive(gateway, clock, tsc):
         send(session, gateway.wire, gateway.stats, HEARTBEAT_AT, HEARTBEAT_BYTES, tsc)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def packet_bytes(session, inbound):
     """The length of the packet at IN_BEGIN, NOT_WHOLE while more of it is to come, or NOT_A_PACKET."""
     waiting = session[IN_END] - session[IN_BEGIN]
@@ -174,7 +174,7 @@ def receive(gateway, clock):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def make_space(session, inbound):
     """Move the beginning of a packet to the front where the largest one would not fit behind it."""
     waiting = session[IN_END] - session[IN_BEGIN]
@@ -188,7 +188,7 @@ def make_space(session, inbound):
         session[IN_END] = waiting
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def read_packets(gateway, clock):
     """Take whole packets off the buffer while the reports that they cause have room. Returns how many."""
     session, inbound = gateway.session, gateway.inbound
@@ -213,7 +213,7 @@ def read_packets(gateway, clock):
     return PACKETS_PER_STEP
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_packet(gateway, clock, at, size):
     """One packet of `size` bytes at inbound[at:]. Returns 0, or why the session is over."""
     session, stats = gateway.session, gateway.stats
@@ -238,7 +238,7 @@ def take_packet(gateway, clock, at, size):
     return MALFORMED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def open_session(gateway, at):
     """The login was accepted, and names the sequence number of the first packet to come. Returns 0, or MALFORMED."""
     session, stats = gateway.session, gateway.stats
@@ -254,7 +254,7 @@ def open_session(gateway, at):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def number_at(inbound, at):
     """SEQUENCE_DIGITS of ASCII digits with spaces around them; -1 where there are others, or none."""
     value = 0

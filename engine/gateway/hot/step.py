@@ -114,7 +114,7 @@ def step(gateway, clock):
     return done
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def ending_of(session):
     """The reason to leave the loop; 0 where the instance had drained and the venue said its goodbye in order."""
     if session[ENDING] == SESSION_ENDED and session[DRAINED] != 0:
@@ -176,7 +176,7 @@ def take_order(gateway, clock, order):
         table[index].sent_tsc = sent_tsc
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def standing_of(gateway, order):
     """The place of the order to replace or cancel (or NOT_FOUND), and what the order table says of this order."""
     session, table = gateway.session, gateway.table
@@ -220,7 +220,7 @@ def encode(gateway, order, target, counted_qty, executed_qty):
     return REPLACE_AT, REPLACE_BYTES, index
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def watch_for_sweep(gateway):
     """Draining and the kill switch each cancel, once, all that is open when they are first seen."""
     session = gateway.session
@@ -257,7 +257,7 @@ def sweep(gateway, tsc):
     return cancelled
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def tell_drained(gateway):
     """Whether the instance drains and nothing is open, under way or untold any more."""
     session = gateway.session

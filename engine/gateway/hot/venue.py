@@ -113,20 +113,20 @@ def apply(gateway, clock, at, length):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def venue_ns(session, inbound, at):
     """When the venue says it was, in nanoseconds since the epoch."""
     return session[MIDNIGHT_NS] + get_u64(inbound, at + TIMESTAMP)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def time_first_report(gateway, entry):
     if entry.marks & REPORTED == 0:
         entry.marks |= REPORTED
         record(gateway.hops[HOP_EXCHANGE_TO_REPORT], gateway.session[RECEIVED_TSC] - entry.sent_tsc)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def draft_for(gateway, clock, at, entry):
     """A draft of the report that the message at inbound[at:] makes about an order: its limit, and what is open of it."""
     session, reports = gateway.session, gateway.reports
@@ -137,7 +137,7 @@ def draft_for(gateway, clock, at, entry):
     return index
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def settle_chain(gateway, head, index):
     """After a message about the order at place `index` of the chain that begins at `head`: what the chain counts for now."""
     table = gateway.table
@@ -154,7 +154,7 @@ def settle_chain(gateway, head, index):
     return chain_open(table, head)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_accepted(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
     index = find_order(table, get_u32(inbound, at + ACCEPTED_REF))
@@ -183,7 +183,7 @@ def on_accepted(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def tell_dead_on_arrival(gateway, clock, at, entry):
     gateway.stats[0].cancelled += 1
     report = draft_for(gateway, clock, at, entry)
@@ -193,7 +193,7 @@ def tell_dead_on_arrival(gateway, clock, at, entry):
     entry.open = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_executed(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
     order_id = get_u32(inbound, at + EXECUTED_REF)
@@ -233,7 +233,7 @@ def on_executed(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_canceled(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
     index = find_order(table, get_u32(inbound, at + CANCELED_REF))
@@ -261,7 +261,7 @@ def on_canceled(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_replaced(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
     target_id = get_u32(inbound, at + REPLACED_ORIG)
@@ -306,7 +306,7 @@ def on_replaced(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_rejected(gateway, clock, at):
     inbound, table, stats, session = gateway.inbound, gateway.table, gateway.stats, gateway.session
     index = find_order(table, get_u32(inbound, at + REJECTED_REF))
@@ -331,7 +331,7 @@ def on_rejected(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_cancel_rejected(gateway, at):
     """The venue cannot cancel now: the order lives on."""
     index = find_order(gateway.table, get_u32(gateway.inbound, at + CANCEL_REJECTED_REF))
@@ -344,7 +344,7 @@ def on_cancel_rejected(gateway, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_broken(gateway, clock, at):
     inbound, stats, session = gateway.inbound, gateway.stats, gateway.session
     order_id = get_u32(inbound, at + BROKEN_REF)
@@ -371,7 +371,7 @@ def on_broken(gateway, clock, at):
     return APPLIED
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def tell_owed(gateway, clock):
     """The next rejection that a dead replacement is owed."""
     session, table = gateway.session, gateway.table

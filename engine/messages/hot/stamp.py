@@ -36,7 +36,7 @@ def wall_ns(clock, tsc):
     return clock.words[BASE_NS] + int((tsc - clock.words[BASE_TSC]) * clock.ns_per_tick[0])
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def ticks_of_ns(clock, ns):
     return int(ns / clock.ns_per_tick[0])
 
@@ -47,7 +47,7 @@ def age_at(origin_tsc, tsc):
     return min(max(tsc - origin_tsc, 0), AGE_MAX)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def published_at(record):
     """When a record was published, or -1 where its age did not fit."""
     if record.age_tsc == AGE_MAX:

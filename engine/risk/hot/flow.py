@@ -53,7 +53,7 @@ SENT_BEFORE = -1
 NO_ROOM = -2
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_flow(risk, order, increase_qty, now_ns):
     """All checks over time, and all counts if the order passes."""
     rules, facts, window = risk.rules, risk.facts, risk.window
@@ -92,7 +92,7 @@ def judge_flow(risk, order, increase_qty, now_ns):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def count_cancel(risk, now_ns):
     """A cancel passes, and is a message all the same: what it takes out of the bucket new orders must wait for."""
     risk.facts[MESSAGES] += 1
@@ -102,12 +102,12 @@ def count_cancel(risk, now_ns):
     risk.bucket[LEVEL] = max(risk.bucket[LEVEL] - TOKEN, -risk.rules[BUCKET_MAX])
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def allowed_messages(rules, facts):
     return rules[ORDER_TO_TRADE_FREE] + rules[ORDER_TO_TRADE_MAX] * facts[EXECUTIONS]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def advance_window(window, now_ns, piece_ns):
     """Let go of the amounts that are older than the window."""
     for _ in range(PIECES):
@@ -131,7 +131,7 @@ def take_token(rules, bucket, now_ns):
     return 1
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def fill_bucket(rules, bucket, now_ns):
     elapsed_ns = min(max(now_ns - bucket[FILLED_NS], 0), rules[REFILL_NS])
     bucket[LEVEL] = min(bucket[LEVEL] + elapsed_ns * rules[RATE], rules[BUCKET_MAX])
@@ -139,19 +139,19 @@ def fill_bucket(rules, bucket, now_ns):
 
 
 # Who and how much of an order, exactly: a price has 41 bits, what stands beside it 10; a quantity 31, an instrument 16.
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def who_of(order):
     side = 1 if order.side == BUY else 2
     kind = 4 if order.kind == MSG_NEW else 0
     return order.px << 10 | side | kind | np.int64(order.tif) << 3
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def how_much_of(order):
     return order.qty << 16 | np.int64(order.instrument)
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def find_sent(risk, order, now_ns):
     """The place to note an order at, SENT_BEFORE where it was sent too often lately, or NO_ROOM to tell.
 
@@ -172,7 +172,7 @@ def find_sent(risk, order, now_ns):
     return free
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def remember_sent(entry, order, now_ns, share_ns):
     entry.who = who_of(order)
     entry.how_much = how_much_of(order)

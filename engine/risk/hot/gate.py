@@ -58,7 +58,7 @@ def check(risk, clock, now_tsc, order, standing, counted_qty, executed_qty):
     return reason
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_cancel(risk, order, standing, open_qty):
     if load_acquire(risk.control, SESSION_UP) == 0:
         return REASON_NO_SESSION
@@ -69,7 +69,7 @@ def judge_cancel(risk, order, standing, open_qty):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_standing(risk, order, standing):
     """Whether an order like this may be sent at all now, whatever its price and quantity."""
     if order.kind != MSG_NEW and order.kind != MSG_REPLACE:
@@ -92,7 +92,7 @@ def judge_standing(risk, order, standing):
     return judge_strategy(risk, np.int64(order.strategy))
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_order(risk, clock, now_tsc, order, counted_qty, executed_qty):
     """The order itself: its instrument, size and price, what it puts at stake, and what it adds to the flow."""
     place = place_of(risk, order.instrument)

@@ -13,7 +13,7 @@ from engine.layout import BUY
 from engine.risk.hot.state import SCAN_MAX
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def crosses_own(risk, line, side, px):
     """Whether an order at this price could trade with one of ours."""
     if side == BUY:
@@ -25,7 +25,7 @@ def crosses_own(risk, line, side, px):
     return 1 if px <= nearest_bid(risk, line) else 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def nearest_ask(risk, line):
     """The lowest offer of ours, by a walk; the bound as it was where the list is too long to walk."""
     index = line.asks
@@ -39,7 +39,7 @@ def nearest_ask(risk, line):
     return line.lowest_ask
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def nearest_bid(risk, line):
     index = line.bids
     highest = risk.own[index - 1].px

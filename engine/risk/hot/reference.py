@@ -53,7 +53,7 @@ def place_of(risk, instrument):
     return np.int64(known.place) - 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def look_up(risk, known, instrument):
     known.symbol = 0
     known.version = 0
@@ -83,7 +83,7 @@ def look_up(risk, known, instrument):
     known.symbol = symbol
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def new_line(risk, known, instrument):
     """Give an instrument its line. 1, or 0 when all are taken: what cannot be looked after is not traded."""
     place = risk.facts[LINES]
@@ -101,7 +101,7 @@ def new_line(risk, known, instrument):
     return 1
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def read_reference(risk, clock, now_tsc, instrument):
     """Copy the quote into risk.quote: PASSED, or why it is no reference."""
     version = -1
@@ -125,7 +125,7 @@ def read_reference(risk, clock, now_tsc, instrument):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_collar(risk, place, px, now_ns):
     """How far the price is from the middle of the quote in risk.quote, and from those of the window."""
     rules, line = risk.rules, risk.lines[place]
@@ -142,7 +142,7 @@ def judge_collar(risk, place, px, now_ns):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def see_middle(risk, place, twice_middle, now_ns):
     """A good quote's middle: the instrument's mark, and one more of its window."""
     line = risk.lines[place]
@@ -153,7 +153,7 @@ def see_middle(risk, place, twice_middle, now_ns):
     line.high_now = max(line.high_now, twice_middle)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def roll_swings(risk, place, now_ns):
     """Close the current piece of the window, and let go of those that are older than it."""
     line, swings, piece_ns = risk.lines[place], risk.swings[place], risk.rules[COLLAR_BUCKET_NS]

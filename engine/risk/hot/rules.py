@@ -54,7 +54,7 @@ def take_over(risk):
     return 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def copy_rules(risk):
     # SYNC POINT (shm/hot.py, board_close's release): the protocol of board_read, over words.
     version = load_acquire(risk.shared, VERSION)
@@ -69,7 +69,7 @@ def copy_rules(risk):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def forget_losses(risk):
     """Whoever clears a trip begins the count of losses and the fall from the peak anew; a daily loss stays what it is."""
     if risk.facts[TRIP_REASON] != PASSED:
@@ -97,7 +97,7 @@ def trip(risk, reason):
         store_release(risk.facts, TRIPS, risk.rules[TRIP_CLEARED] + 1)
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_state(risk):
     """Whether there are rules, and whether they let any order pass at all."""
     if refresh(risk) == 0:
@@ -107,7 +107,7 @@ def judge_state(risk):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_strategy(risk, strategy):
     """Whether a strategy is known and enabled."""
     if strategy >= STRATEGIES_MAX or risk.rules[ENABLED_AT + strategy] < 0:

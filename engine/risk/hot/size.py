@@ -27,7 +27,7 @@ from engine.risk.hot.state import (
 )
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_size(rules, line, qty, px, executed_qty):
     if qty <= 0 or qty > rules[QTY_MAX]:
         return REASON_QUANTITY

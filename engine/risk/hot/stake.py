@@ -64,7 +64,7 @@ def value_of(qty, px, safe):
     return qty * px
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def revalue(risk, place):
     """Put the totals right after a change of an instrument's position, open orders or mark, and look at the losses."""
     line, facts, safe = risk.lines[place], risk.facts, risk.rules[VALUE_SAFE]
@@ -93,7 +93,7 @@ def revalue(risk, place):
     judge_losses(risk)
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_losses(risk):
     """Trip where what was lost is beyond a limit."""
     rules, facts = risk.rules, risk.facts
@@ -105,7 +105,7 @@ def judge_losses(risk):
         trip(risk, REASON_LOSSES_IN_A_ROW)
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def judge_stake(risk, place, instrument, side, increase_qty):
     """Whether the account may come to what this order adds. A replace that adds nothing passes the limits, but not REDUCING."""
     rules, facts, line, held = risk.rules, risk.facts, risk.lines[place], risk.positions[instrument]
@@ -135,17 +135,17 @@ def judge_stake(risk, place, instrument, side, increase_qty):
     return PASSED
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def line_long(held):
     return held.position + held.open_buy
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def line_short(held):
     return held.open_sell - held.position
 
 
-@njit(cache=True, _nrt=False, forceinline=True)
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def is_reducing(held, side, increase_qty):
     """Whether the position comes nearer to zero, and not beyond it, even if everything open on this side trades too."""
     if side == BUY:

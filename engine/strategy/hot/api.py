@@ -90,22 +90,22 @@ def now_ns(ctx):
 
 # A price, a quantity and an id are whole numbers: `| 0` changes none, and numba (like Python) has no such operation for a float,
 # so a handler that passes one does not compile. engine/strategy/explain.py knows these three by name.
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def whole_px(px):
     return px | 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def whole_qty(qty):
     return qty | 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def whole_id(order_id):
     return order_id | 0
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def place_at(place_of, instrument):
     """An instrument's place, whatever number a handler came up with."""
     if instrument < 0 or instrument >= place_of.shape[0]:
@@ -113,7 +113,7 @@ def place_at(place_of, instrument):
     return int(place_of[instrument])
 
 
-@njit(cache=True, forceinline=False, _nrt=False)
+@njit(cache=True, forceinline=False, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def new_order(ctx, instrument, side, px, qty, tif):
     if not may_order(ctx, instrument):
         return 0
@@ -134,7 +134,7 @@ def new_order(ctx, instrument, side, px, qty, tif):
     return order_id
 
 
-@njit(cache=True, forceinline=False, _nrt=False)
+@njit(cache=True, forceinline=False, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def replace_order(ctx, instrument, target_id, px, qty):
     if target_id <= 0 or not may_order(ctx, instrument):
         return 0
@@ -156,7 +156,7 @@ def replace_order(ctx, instrument, target_id, px, qty):
     return order_id
 
 
-@njit(cache=True, forceinline=False, _nrt=False)
+@njit(cache=True, forceinline=False, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def cancel_order(ctx, instrument, order_id):
     if order_id <= 0:
         return False
@@ -176,7 +176,7 @@ def cancel_order(ctx, instrument, order_id):
     return True
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def may_order(ctx, instrument):
     """Whether an order may leave now; counts the reason where it may not."""
     if load_acquire(ctx.control, PHASE) != PHASE_TRADING or load_acquire(ctx.control, SESSION_UP) == 0:
@@ -188,7 +188,7 @@ def may_order(ctx, instrument):
     return True
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def claim_order(ctx):
     index = claim(ctx.orders)
     if index == FULL:
@@ -196,7 +196,7 @@ def claim_order(ctx):
     return index
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def next_id(ctx, side):
     order_id = ctx.words[LAST_ID] + 1
     ctx.words[LAST_ID] = order_id
