@@ -175,7 +175,7 @@ class FeedStage:
         lines.records["next"] = 1
         self.wanted = np.array([pack_symbol(symbol) for symbol in symbols or []], np.int64)
         self.lines: dict[int, Line] = {}
-        self.packets = PacketBuffers(LINES_MAX, SPARE_BYTES)
+        self.packets = PacketBuffers(LINES_MAX, int(SPARE_BYTES))
         self.recovery.write(self.words, self.packets.buffer)
         self.words[SNAPSHOT_FD] = -1
         self._closers: list[Callable[[], None]] = []

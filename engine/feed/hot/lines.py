@@ -40,6 +40,18 @@ def note_jump(feed, line, sequence, count):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def take_back(feed, line, end, count):
+    """A packet that was noted did not hold the last `count` of its messages, those before `end`: its line has not brought them."""
+    row = feed.lines[line]
+    row.messages -= count
+    if row.next == end:
+        row.next = wrap_sub(end, count)
+    elif count:
+        row.lost += count
+        add_range(feed.missing, line, wrap_sub(end, count), end)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def add_range(missing, line, begin, end):
     """Note a range as missing. Where there is no room the oldest is forgotten: it stays lost, even if it comes after all."""
     first = line * MISSING_MAX * 2

@@ -24,6 +24,7 @@ from engine.feed.hot.decoder import (
     fetch_order,
     read_frame,
 )
+from engine.feed.hot.lines import take_back
 from engine.feed.hot.mold import end_session
 from engine.feed.hot.publish import (
     RECORDS_PER_MESSAGE,
@@ -195,9 +196,8 @@ def finish(feed, unread):
             return ended if ended < 0 else WALKED
     elif (unread or words[NEXT_AT] != words[END_AT]) and words[LINE] != LINE_NONE:
         row = feed.lines[words[LINE]]
-        row.messages -= unread
         row.first -= unread
-        row.next = wrap_sub(row.next, unread)
+        take_back(feed, words[LINE], wrap_add(words[EXPECTED], unread), unread)
         row.malformed += 1
         stats[0].malformed += 1
     return WALKED
