@@ -10,7 +10,7 @@ import datetime as dt
 import difflib
 import queue
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,11 +89,12 @@ class Output:
     free: "queue.Queue[np.ndarray]"
 
 
-def write_book(options: Options, console: Console) -> dict[str, Any]:
+def write_book(options: Options, console: Console, interrupted: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Read the file, write the tables: what there was to see, as `tickpath book --json` gives it.
 
     ValueError or OSError for what the user can mend, OutputError where writing failed. Nothing is left under the names asked for
-    unless all of it is whole.
+    unless all of it is whole. `interrupted` is asked now and then: an exception that a signal raises is lost where it meets numba's
+    callbacks while a kernel is compiled.
     """
     began = time.perf_counter()
     tables = tables_of(options)
@@ -106,12 +107,13 @@ def write_book(options: Options, console: Console) -> dict[str, Any]:
         open_outputs(options, tables, midnight, outputs)
         tape = make_tape(options, source, tables, symbols)
         with event.install_listener("numba:compile", Compiling(console)):
-            left_over = run(tape, source, outputs, writer, console)
+            left_over = run(tape, source, outputs, writer, console, interrupted)
         result = summary(options, source, tape, left_over)
         writer.join()
         metadata = {f"tickpath.{name}": str(result[name]) for name in ("file", "messages", "ts_ns", "px")}
         for output in outputs:
             output.file.finish(metadata, set(result["symbols_missing"]))
+        stop_if(interrupted)
         for output in outputs:
             output.file.commit()
     except BaseException:
@@ -225,7 +227,14 @@ def packed(symbol: str) -> int:
         raise ValueError(f"--symbols: symbol={symbol!r}: expected 1 to 8 ASCII characters, several separated by commas") from None
 
 
-def run(tape: Tape, source: BookInput, outputs: list[Output], writer: Writer, console: Console) -> int:
+def stop_if(interrupted: Callable[[], bool]) -> None:
+    if interrupted():
+        raise KeyboardInterrupt
+
+
+def run(
+    tape: Tape, source: BookInput, outputs: list[Output], writer: Writer, console: Console, interrupted: Callable[[], bool]
+) -> int:  # fmt: skip
     """All of the file, through the kernel, to the writer: bytes at its end that are not a whole message."""
     for output in outputs:
         tape = with_rows(tape, output)
@@ -239,6 +248,7 @@ def run(tape: Tape, source: BookInput, outputs: list[Output], writer: Writer, co
             rest = piece.buffer[at : HEAD_BYTES + piece.size].copy()
             source.give_back(piece)
             check(tape, source)
+            stop_if(interrupted)
             progress.show(int(tape.decoder.stats[0].messages))
     finally:
         progress.close()

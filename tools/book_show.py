@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
@@ -20,9 +21,15 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
         click.echo("tickpath: --json=-: the table goes to standard output; name a file for one of the two", err=True)
         return EXIT_MISUSE
     # Ended by a service manager it cleans up as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    told: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        result = write_book(options, Console(stderr=True))
+        result = write_book(options, Console(stderr=True), lambda: bool(told))
     except KeyboardInterrupt:
         click.echo("tickpath: interrupted; nothing was written", err=True)
         return EXIT_NO
@@ -34,7 +41,8 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
         click.echo(f"tickpath: {error}", err=True)
         return EXIT_FAILED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     for line in lines_of(result):
         click.echo(line, err=True)
     if json_path is not None:
