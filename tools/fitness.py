@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, ORDERS, POSITION, QUOTE, REPORTS, TICKS
+from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, ORDERS, POSITION, QUOTE, REPORTS, SYMBOL, TICKS
 from engine.runtime.config import Config
 from engine.runtime.cpus import fold
 from engine.runtime.placement import place
@@ -36,10 +36,10 @@ def need_of(config: Config, machine: Machine, interfaces: list[str]) -> Need:
 
 
 def shm_bytes(config: Config) -> int:
-    """Shared memory of an instance: rings and boards."""
+    """Shared memory of an instance: rings, boards, and the table by instrument."""
     rings = ((config.rings.ticks, TICKS), (config.rings.orders, ORDERS), (config.rings.reports, REPORTS))
     slots = sum(capacity * max(dtype.itemsize for dtype in variants.values()) for capacity, variants in rings)
-    boards = INSTRUMENTS_MAX * (QUOTE.itemsize + INSTRUMENT.itemsize + 2 * POSITION.itemsize)
+    boards = INSTRUMENTS_MAX * (QUOTE.itemsize + INSTRUMENT.itemsize + 2 * POSITION.itemsize + SYMBOL.itemsize)
     return slots + boards + SMALL_SEGMENTS_BYTES
 
 
