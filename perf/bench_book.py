@@ -184,9 +184,7 @@ def measure(given: Input, passes: int) -> dict[str, Any]:
         "pass_seconds": {"book": timed.ours, "peer_book": timed.peer, "decode": timed.decode},
         "clock": "CPU seconds of the one thread, median of the passes",
         "peer": f"itch-book {version('itch-book')}; its package cannot decode without keeping orders, hence no peer_decode_mps",
-        "counts": {
-            name: int(stats[name]) for name in ("malformed", "unknown_types", "unknown_orders", "duplicate_orders", "capacity_drops")
-        },
+        "counts": {name: int(stats[name]) for name in COUNTS},
         "differences": differences(decoder, peer_touch(given.day)),
     }
 

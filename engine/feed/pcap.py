@@ -36,7 +36,6 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MAGIC_BYTES = 4
 WANTED = "expected a packet capture: pcap or pcapng, plain or gzip"
 
-SECTION_HEADER = 0x0A0D0D0A
 INTERFACE = 1
 OBSOLETE_PACKET = 2
 SIMPLE_PACKET = 3

@@ -128,12 +128,6 @@ def open_requests(address: tuple[str, int], receive_buffer_bytes: int = 4 << 20)
     return _granted(udp, label, shortfalls)
 
 
-def open_socket(address: tuple[str, int], interface: str, receive_buffer_bytes: int) -> tuple[socket.socket, int]:
-    """A line's socket, and the receive buffer that it really got."""
-    line = open_line(address, interface, receive_buffer_bytes)
-    return line.socket, line.receive_buffer_bytes
-
-
 def _ask_for_all(udp: socket.socket, label: str, receive_buffer_bytes: int, busy_poll_us: int, kernel_stamps: bool) -> list[str]:
     """Set the options that make a socket faster or more talkative. None of them is worth not starting for: a stack that bypasses the
     kernel knows few of them. Sentences about those it refused."""

@@ -81,7 +81,6 @@ TRADES = 1
 DEPTH = 2
 ORDERS = 3
 LOBSTER = 4
-TABLES_MAX = 5
 
 # Words of Tape.words. LEVELS: how deep depth and LOBSTER look. ALL: rows of every instrument. SEQUENCE: messages applied so far.
 # FROM_NS, TO_NS: LOBSTER rows of this part of the day, since midnight.
