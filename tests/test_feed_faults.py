@@ -66,6 +66,15 @@ def test_whatever_the_network_does_no_wrong_book_is_valid_and_every_loss_is_coun
     assert 0.3 < total["proven"] / len(found) < 0.98
 
 
+# Seeds that once found what only one in thousands finds: a cut packet that came late on its line.
+RARE = (21_002,)
+
+
+@pytest.mark.parametrize("seed", RARE)
+def test_what_only_a_rare_seed_finds(seed: int) -> None:
+    verdicts(seed, 1)
+
+
 @compiled
 def test_the_exchange_its_two_lines_and_its_servers_behind_the_same_network() -> None:
     found = verdicts(EXCHANGE_SEEDS + FIRST_SEED, EXCHANGED)
