@@ -31,7 +31,7 @@ import numpy as np
 from engine.exchange.hot.state import CLIENT_FD, STATE, UP
 from engine.exchange.stage import ExchangeStage
 from engine.feed import itch
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import CONTROL, EXCHANGE_STATS, PHASE_TRADING, POSITION
 from engine.runtime.clock import simulated_clock
 from engine.wire.soupbintcp import LOGIN_REQUEST, UNSEQUENCED

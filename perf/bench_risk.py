@@ -23,9 +23,9 @@ if not __package__:
 import click
 import numpy as np
 
-from engine.gateway.hot.encode import WIRE_BYTES
 from engine.gateway.hot.state import STATE, UP
-from engine.gateway.hot.step import HOP_SEND, ORDERS_PER_STEP
+from engine.gateway.hot.take import HOP_SEND, ORDERS_PER_STEP
+from engine.gateway.ouch.hot.encode import WIRE_BYTES
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
     BOOK_VALID,

@@ -16,7 +16,7 @@ from engine.exchange.hot.step import step
 from engine.exchange.stage import ExchangeStage
 from engine.feed import itch
 from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, LENGTH_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import CONTROL, EXCHANGE_STATS, PHASE_TRADING, POSITION
 from engine.messages.hot.stamp import NOW
 from engine.runtime.clock import simulated_clock

@@ -13,7 +13,7 @@ from typing import Protocol
 from engine.book.book import check_invariants
 from engine.feed import itch
 from engine.feed.capture import find_lines, messages_of
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import PHASE_TRADING
 from engine.messages.hot.stamp import NOW
 from engine.wire import soupbintcp

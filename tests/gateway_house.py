@@ -13,9 +13,9 @@ from typing import Any
 
 from numba import config
 
-from engine.gateway import ouch
 from engine.gateway.hot.state import DONE, FREE
 from engine.gateway.hot.step import step
+from engine.gateway.ouch import v50 as ouch
 from engine.gateway.stage import GatewayStage, packet
 from engine.layout import (
     BOOK_VALID,

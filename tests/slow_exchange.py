@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.feed import itch
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 
 FIRST = 1 << 40
 OTHER = {"B": "S", "S": "B"}

@@ -21,7 +21,7 @@ from engine.exchange.hot.replay import UNZIPPING_FAILED
 from engine.exchange.hot.state import COPIED, LINE_A, LINE_FD, LOGGED
 from engine.exchange.hot.step import step
 from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import PHASE_DRAINING, PHASE_STARTING, PHASE_TRADING
 from engine.messages.hot.stamp import NOW
 from engine.wire import soupbintcp

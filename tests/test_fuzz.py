@@ -19,7 +19,7 @@ from numba import config
 
 from engine import cache_folder
 from engine.feed import itch
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.runtime.config import DEFAULT_PATH, Config, ConfigError, check, load
 from engine.wire.table import Message
 from tests.fault_mutate import mutated

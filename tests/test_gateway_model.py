@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.gateway import ouch
 from engine.gateway.hot import state as gateway_state
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import (
     BUY,
     SELL,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import BUY, RISK_HALTED, SELL
 from engine.risk.hot import reasons as risk
 from engine.risk.rules import Rules

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.gateway import ouch
 from engine.gateway.hot import state as gateway_state
-from engine.gateway.hot.session import (
+from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
+from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot.session import (
     LOGIN_NOT_AUTHORIZED,
     LOGIN_REFUSED,
     LOGIN_SESSION_UNAVAILABLE,
@@ -23,7 +24,6 @@ from engine.gateway.hot.session import (
     send,
     send_pending,
 )
-from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
 from engine.gateway.stage import packet
 from engine.layout import REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.book.book import check_invariants
 from engine.book.hot.book import best_level
 from engine.feed import itch
-from engine.gateway import ouch
+from engine.gateway.ouch import v50 as ouch
 from engine.layout import BUY, SELL
 from tests.exchange_rig import (
     AAPL,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.gateway import ouch
-from engine.gateway.hot import encode
+from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot import encode
 from engine.gateway.stage import templates
 from engine.layout import BUY, SELL, TIF_DAY, TIF_IOC, pack_symbol
 from engine.wire import soupbintcp

@@ -43,8 +43,9 @@ def callers(*names: str) -> set[str]:
     return found
 
 
-STEP = "engine/gateway/hot/step.py"
-SESSION = "engine/gateway/hot/session.py"
+TAKE = "engine/gateway/hot/take.py"
+SWEEP = "engine/gateway/hot/sweep.py"
+SESSION = "engine/gateway/ouch/hot/session.py"
 
 
 @pytest.mark.statement(13)
@@ -53,7 +54,7 @@ def test_only_the_session_writes_to_a_socket() -> None:
     assert callers("send_bytes", "c_send", "c_sendmsg", "sendmmsg") == session
     # Python's: the goodbye when the stage closes, files of our own, and standard output. None of them has an order in it.
     others = {name for name in callers(*CALLS) if name.startswith(("engine/gateway/", "engine/risk/"))}
-    assert others == session | {f"{STEP}:{name}" for name in ("take_order", "sweep")} | {
+    assert others == session | {f"{TAKE}:take_order", f"{SWEEP}:sweep"} | {
         f"{SESSION}:begin",
         f"{SESSION}:keep_alive",
         "engine/gateway/stage.py:close",
@@ -63,11 +64,11 @@ def test_only_the_session_writes_to_a_socket() -> None:
 
 @pytest.mark.statement(13)
 def test_only_an_order_that_passed_the_gate_is_encoded() -> None:
-    assert callers("encode_enter", "encode_replace") == {f"{STEP}:encode"}
-    assert callers("encode") >= {f"{STEP}:take_order"}
-    assert {name for name in callers("encode") if name.startswith("engine/gateway/hot")} == {f"{STEP}:take_order"}
-    assert {name for name in callers("take_order") if name.startswith("engine/gateway")} == {f"{STEP}:take_orders"}
-    (order,) = (function for function in functions(ROOT / STEP) if function.name == "take_order")
+    assert callers("encode_enter", "encode_replace") == {f"{TAKE}:encode"}
+    assert callers("encode") >= {f"{TAKE}:take_order"}
+    assert {name for name in callers("encode") if name.startswith("engine/gateway/hot")} == {f"{TAKE}:take_order"}
+    assert {name for name in callers("take_order") if name.startswith("engine/gateway")} == {f"{TAKE}:take_orders"}
+    (order,) = (function for function in functions(ROOT / TAKE) if function.name == "take_order")
     body = [ast.unparse(statement) for statement in order.body]
     judged = next(place for place, text in enumerate(body) if text.startswith("reason = check(gateway.risk, "))
     gate = next(place for place, text in enumerate(body) if text.startswith("if reason != PASSED:"))
@@ -80,7 +81,7 @@ def test_only_an_order_that_passed_the_gate_is_encoded() -> None:
 
 @pytest.mark.statement(13)
 def test_the_sweep_sends_nothing_but_cancels() -> None:
-    (sweep,) = (function for function in functions(ROOT / STEP) if function.name == "sweep")
+    (sweep,) = (function for function in functions(ROOT / SWEEP) if function.name == "sweep")
     sends = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func) == "send"]
     assert [ast.unparse(call.args[3]) for call in sends] == ["CANCEL_AT"]
     assert "encode_cancel" in called(sweep)

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.gateway.hot import encode
-from engine.gateway.hot import session as venue_session
 from engine.gateway.hot.state import (
     EXECUTION_ENTRY,
     FD,
@@ -24,7 +22,9 @@ from engine.gateway.hot.state import (
     SWEEP_NEXT,
     Gateway,
 )
-from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
+from engine.gateway.ouch.hot import encode
+from engine.gateway.ouch.hot import session as venue_session
+from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.layout import ORDER, REPORT, TIF_DAY
 from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from engine.gateway.hot.encode import encode_enter
-from engine.gateway.hot.step import take_orders
+from engine.gateway.hot.take import take_orders
+from engine.gateway.ouch.hot.encode import encode_enter
 from engine.messages.hot.stamp import now_tsc
 from engine.risk.hot.gate import check
 from engine.risk.hot.own import link, unlink

@@ -14,7 +14,7 @@ from engine.exchange.hot.market import publish_cancel, publish_delete
 from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw
 from engine.exchange.hot.reports import USER_CANCEL, report_accepted, report_canceled, report_rejected, report_replaced
 from engine.exchange.hot.state import CLOSED, IGNORED, LAST_USER_REF, NO, NOTHING, NOW_NS, THE_CLIENT
-from engine.gateway.ouch import (
+from engine.gateway.ouch.v50 import (
     CANCEL_ORDER,
     ENTER_ORDER,
     QUANTITY_MAX,

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, NOTHING, NOW_NS
-from engine.gateway.ouch import (
+from engine.gateway.ouch.v50 import (
     ACCEPTED,
     CANCEL_BY_USER,
     CANCEL_IOC,

@@ -24,7 +24,7 @@ from engine.gateway.hot.state import (
     RECEIVED_TSC,
     REPORTED,
 )
-from engine.gateway.ouch import (
+from engine.gateway.ouch.v50 import (
     ACCEPTED,
     AIQ_CANCELED,
     BROKEN,

@@ -7,7 +7,6 @@ on a stream there is no telling where the next packet would begin.
 
 from numba import njit
 
-from engine.gateway.hot.encode import HEARTBEAT_AT, HEARTBEAT_BYTES, LOGIN_AT, LOGIN_BYTES
 from engine.gateway.hot.state import (
     BROKEN_PIPE,
     ENDING,
@@ -27,7 +26,8 @@ from engine.gateway.hot.state import (
     STATE,
     UP,
 )
-from engine.gateway.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
+from engine.gateway.ouch.hot.encode import HEARTBEAT_AT, HEARTBEAT_BYTES, LOGIN_AT, LOGIN_BYTES
+from engine.gateway.ouch.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
 from engine.messages.hot.stamp import now_tsc, ticks_of_ns
 from engine.risk.hot.state import SESSION_UP
 from engine.wire.hot.bytes import get_u16

@@ -7,7 +7,7 @@ Nothing touches a template while part of it is still to be sent (PENDING_BYTES),
 
 from numba import njit
 
-from engine.gateway.ouch import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER, TIF_DAY, TIF_IOC
+from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER, TIF_DAY, TIF_IOC
 from engine.layout import TIF_IOC as OURS_IOC
 from engine.wire.hot.bytes import put_raw64, put_u32, put_u64
 from engine.wire.soupbintcp import LOGIN_REQUEST, PAYLOAD_AT, TYPE_AT
