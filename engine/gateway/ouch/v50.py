@@ -21,6 +21,11 @@ REPLACE_ORDER = Message(
     text("sweep", 1), text("client_id", 14), number("appendage_length", 2),
 )  # fmt: skip
 CANCEL_ORDER = Message("cancel order", "X", number("user_ref", 4), number("quantity", 4))
+MASS_CANCEL = Message("mass cancel", "C", number("user_ref", 4), text("firm", 4), text("symbol", 8), number("appendage_length", 2))
+DISABLE_ENTRY = Message("disable order entry", "D", number("user_ref", 4), text("firm", 4), number("appendage_length", 2))
+ENABLE_ENTRY = Message("enable order entry", "E", number("user_ref", 4), text("firm", 4), number("appendage_length", 2))
+# Its appendage length may be left out.
+ACCOUNT_QUERY = Message("account query", "Q", number("appendage_length", 2))
 
 SYSTEM_EVENT = Message("system event", "S", number("timestamp", 8), text("event", 1))
 ACCEPTED = Message(
@@ -56,11 +61,25 @@ PRIORITY_UPDATE = Message(
     "order priority update", "T", number("timestamp", 8), number("user_ref", 4), number("px", 8), text("display", 1), number("order_ref", 8)
 )
 RESTATED = Message("order restated", "R", number("timestamp", 8), number("user_ref", 4), text("reason", 1), number("appendage_length", 2))
+MASS_CANCEL_RESPONSE = Message(
+    "mass cancel response", "X",
+    number("timestamp", 8), number("user_ref", 4), text("firm", 4), text("symbol", 8), number("appendage_length", 2),
+)  # fmt: skip
+DISABLE_ENTRY_RESPONSE = Message(
+    "disable order entry response", "G",
+    number("timestamp", 8), number("user_ref", 4), text("firm", 4), number("appendage_length", 2),
+)  # fmt: skip
+ENABLE_ENTRY_RESPONSE = Message(
+    "enable order entry response", "K",
+    number("timestamp", 8), number("user_ref", 4), text("firm", 4), number("appendage_length", 2),
+)  # fmt: skip
+# An appendage length and an appendage may follow: what is here is what every version of the message has.
+ACCOUNT_QUERY_RESPONSE = Message("account query response", "Q", number("timestamp", 8), number("next_user_ref", 4))
 
-INBOUND = (ENTER_ORDER, REPLACE_ORDER, CANCEL_ORDER)
+INBOUND = (ENTER_ORDER, REPLACE_ORDER, CANCEL_ORDER, MASS_CANCEL, DISABLE_ENTRY, ENABLE_ENTRY, ACCOUNT_QUERY)
 OUTBOUND = (
     SYSTEM_EVENT, ACCEPTED, REPLACED, CANCELED, EXECUTED, BROKEN, REJECTED, AIQ_CANCELED, CANCEL_PENDING_NOTICE, CANCEL_REJECTED,
-    PRIORITY_UPDATE, RESTATED,
+    PRIORITY_UPDATE, RESTATED, MASS_CANCEL_RESPONSE, DISABLE_ENTRY_RESPONSE, ENABLE_ENTRY_RESPONSE, ACCOUNT_QUERY_RESPONSE,
 )  # fmt: skip
 INBOUND_BY_CODE = by_code(INBOUND)
 OUTBOUND_BY_CODE = by_code(OUTBOUND)
