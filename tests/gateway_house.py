@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import config
 
-from engine.gateway.hot.state import DONE, FREE
+from engine.gateway.hot.state import ENDED, FREE
 from engine.gateway.hot.step import step
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.stage import GatewayStage, packet
@@ -57,7 +57,7 @@ from shm.ring import Ring
 from shm.table import Board, Table
 
 PLAIN = bool(config.DISABLE_JIT)
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 LINES = 16
 AAPL, MSFT = 3, 9
 PX = 1_000_000
@@ -313,7 +313,7 @@ class House:
         assert totals == {name: int(self.facts[name]) for name in totals}
         assert int(self.facts.executions) == int(self.stats.executed)
         listed = {place: own for place, own in enumerate(risk.own) if own.linked}
-        assert sorted(listed) == [place for place, entry in enumerate(table) if entry.state not in (FREE, DONE)]
+        assert sorted(listed) == [place for place, entry in enumerate(table) if FREE < entry.state < ENDED]
         for place, own in listed.items():
             entry = table[place]
             assert (own.px, own.side, risk.lines[own.place].instrument) == (entry.px, entry.side, entry.instrument)
@@ -366,7 +366,7 @@ class House:
         """An order that the venue has accepted; what was said on the way is forgotten."""
         order_id = self.new(**fields)
         self.settle()
-        self.venue.say(ouch.ACCEPTED, user_ref=order_id, quantity=fields.get("qty", 100))
+        self.venue.say(ouch.ACCEPTED, user_ref=self.ref_of(order_id), quantity=fields.get("qty", 100))
         self.settle()
         self.told()
         return order_id
@@ -388,10 +388,15 @@ class House:
     # What the gateway believes.
 
     def entry(self, order_id: int) -> Any:
-        return self.stage.state.table[order_id & (len(self.stage.state.table) - 1)]
+        """The newest entry of an order that its strategy calls by this number."""
+        found = [entry for entry in self.stage.state.table if entry.order_id == order_id and entry.state != FREE]
+        return max(found, key=lambda entry: int(entry.user_ref))
+
+    def ref_of(self, order_id: int) -> int:
+        """What the venue calls it."""
+        return int(self.entry(order_id).user_ref)
 
     def state_of(self, order_id: int) -> int:
-        assert self.entry(order_id).order_id == order_id
         return int(self.entry(order_id).state)
 
     def line(self, instrument: int = AAPL) -> dict[str, int]:

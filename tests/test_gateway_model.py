@@ -168,8 +168,8 @@ def check_quiet(house: House, venue: ModelVenue) -> None:
         assert {name: believed[name] for name in venue.positions[line]} == venue.positions[line]
         assert (believed["open_buy"], believed["open_sell"]) == (venue.open_on(line, BUY), venue.open_on(line, SELL))
     table = house.stage.state.table
-    alive = table[(table.state != gateway_state.FREE) & (table.state != gateway_state.DONE)]
-    assert {int(entry.order_id): (int(entry.open), int(entry.executed)) for entry in alive} == {
+    alive = table[(table.state != gateway_state.FREE) & (table.state < gateway_state.ENDED)]
+    assert {int(entry.user_ref): (int(entry.open), int(entry.executed)) for entry in alive} == {
         order_id: (order.open, order.executed) for order_id, order in venue.resting.items()
     }
     assert house.stats.open_orders == len(venue.resting)

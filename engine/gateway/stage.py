@@ -16,6 +16,7 @@ from engine.gateway.hot.state import (
     EXECUTION_ENTRY,
     FD,
     MIDNIGHT_NS,
+    NEXT_REF,
     ORDER_ENTRY,
     REQUESTED,
     SESSION_WORDS,
@@ -119,6 +120,7 @@ class GatewayStage:
         words[REQUESTED] = sequence
         words[MIDNIGHT_NS] = midnight_ns
         words[SWEEP_NEXT] = 1
+        words[NEXT_REF] = 1
         self.roles = (orders.consumer(READER, ORDER), reports.producer(REPORT))
         self.state = Gateway(
             orders=self.roles[0].end,
@@ -128,6 +130,7 @@ class GatewayStage:
             inbound=np.zeros(INBOUND_BYTES, np.uint8),
             wire=wire,
             table=line_aligned(orders_max, ORDER_ENTRY),
+            ids=np.zeros(power_of_two(orders_max), np.uint32),
             executions=line_aligned(executions_max, EXECUTION_ENTRY),
             positions=positions.records,
             stats=stats.records,

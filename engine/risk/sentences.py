@@ -21,6 +21,7 @@ from engine.risk.hot.reasons import (
     REASON_KILLED,
     REASON_LOSSES_IN_A_ROW,
     REASON_NET_EXPOSURE,
+    REASON_NEVER_ARRIVED,
     REASON_NO_REFERENCE,
     REASON_NO_SESSION,
     REASON_NOTIONAL,
@@ -39,6 +40,7 @@ from engine.risk.hot.reasons import (
     REASON_RATE,
     REASON_REDUCING,
     REASON_REFERENCE_OLD,
+    REASON_REFS_EXHAUSTED,
     REASON_REPLACE_PENDING,
     REASON_REPLACED_ORDER_DONE,
     REASON_RESTRICTED,
@@ -108,4 +110,6 @@ SENTENCES = {
     REASON_ORDER_TO_TRADE: "more messages than order_to_trade_free and order_to_trade_max for each trade",
     REASON_DUPLICATE: "the same order was sent duplicates_max times within duplicates_window_ms",
     REASON_DUPLICATES_FULL: "too many different orders within duplicates_window_ms to tell whether it was sent before",
+    REASON_NEVER_ARRIVED: "it was lost with the session: the venue says that it never received it",
+    REASON_REFS_EXHAUSTED: "every number that the venue's protocol has for an order was used today",
 }

@@ -225,6 +225,13 @@ struct tp_strategy_stats {
     int64_t reserved;
 };
 
+/* The order gateway. sent counts messages, open_orders and unknown_orders what is so now; the others only grow.
+ *
+ * illegal_moves    what the venue said that no order of ours could do from where it was; nothing was changed by it
+ * adopted          orders of an earlier life of this gateway, known from the venue's replay
+ * never_arrived    orders lost with a session, told to their strategy     unknown_orders  orders of unknown fate
+ * connects, connect_failures   connections made and not made              reconciliations  sessions that came up reconciled
+ */
 struct tp_gateway_stats {
     int64_t orders;
     int64_t sent;
@@ -248,7 +255,15 @@ struct tp_gateway_stats {
     int64_t ring_waits;
     int64_t open_orders;
     int64_t cancels_on_drain;
-    int64_t reserved[2];
+    int64_t illegal_moves;
+    int64_t adopted;
+    int64_t never_arrived;
+    int64_t unknown_orders;
+    int64_t connects;
+    int64_t connect_failures;
+    int64_t reconciliations;
+    int64_t position_mismatches;
+    int64_t reserved[10];
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;

@@ -16,27 +16,28 @@ NO_ROOM = -1
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def find_execution(executions, match, order_id):
+def find_execution(executions, match, user_ref):
     """The place of an execution, or the free place where it belongs (state 0), or NO_ROOM where the table is full without it."""
     mask = executions.shape[0] - 1
     # Match numbers grow by one: neighbours stay neighbours, and the folded upper bits spread any stride that is not one.
     index = (match ^ (match >> 15) ^ (match >> 30)) & mask
     for _ in range(executions.shape[0]):
         entry = executions[index]
-        if entry.state == 0 or (entry.match == match and entry.order_id == order_id):
+        if entry.state == 0 or (entry.match == match and entry.user_ref == user_ref):
             return index
         index = (index + 1) & mask
     return NO_ROOM
 
 
 @njit(cache=True, _nrt=False)
-def remember(entry, match, order_id, px, qty, instrument, side):
+def remember(entry, match, px, qty, order):
     entry.match = match
     entry.px = px
-    entry.order_id = order_id
+    entry.user_ref = order.user_ref
+    entry.order_id = order.order_id
     entry.qty = qty
-    entry.instrument = instrument
-    entry.side = side
+    entry.instrument = order.instrument
+    entry.side = order.side
     entry.state = COUNTED
 
 

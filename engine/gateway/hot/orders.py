@@ -5,23 +5,32 @@ may have open. Chains are linked through `replaces` and `replaced_by` and at mos
 
     1 (live) ──replaced_by──▶ 2 (pending) ──▶ 3 (pending)        the venue will do the first n of these, in this order
 
-An order's place is its id modulo the table's size: it is free again once that order is done.
+An order's place is its user_ref modulo the table's size: it is free again once that order has ended. A user_ref whose place is taken
+is passed over, so one order that rests all day holds up nothing. `ids` leads from a strategy's own number to an open order's user_ref,
+which is in one of ID_WAYS places of it.
 """
 
+import numpy as np
 from numba import njit
 
 from engine.gateway.hot.state import (
     ACKNOWLEDGED,
     CANCEL_PENDING,
     CHAIN_MAX,
-    DONE,
+    ENDED,
     FREE,
     LAST_ID,
+    LEGAL,
     LIVE,
+    NEXT_REF,
+    PARTIALLY_FILLED,
     PENDING_CANCEL,
     PENDING_NEW,
     PENDING_REPLACE,
     PRESUMED_DEAD,
+    REJECTED,
+    UNKNOWN,
+    USER_REF_MAX,
 )
 from engine.layout import BUY
 from engine.risk.hot.own import unlink
@@ -30,6 +39,7 @@ from engine.risk.hot.reasons import (
     REASON_DUPLICATE_ID,
     REASON_ILLEGAL,
     REASON_ORDER_TABLE_FULL,
+    REASON_REFS_EXHAUSTED,
     REASON_REPLACE_PENDING,
     REASON_UNKNOWN_ORDER,
 )
@@ -39,22 +49,47 @@ from shm.hot import board_close, board_open
 NOT_FOUND = -1
 
 
+# Places of open orders that are passed over in search of one for a new order.
+SKIP_MAX = 64
+# Places of `ids`, all in one cache line, in which an open order's user_ref may be.
+ID_WAYS = 8
+
+
 @njit(cache=True, _nrt=False, forceinline=True)
-def find_order(table, order_id):
-    """The place of an order, done or not, or NOT_FOUND: never seen, or so long done that another has its place."""
-    index = order_id & (table.shape[0] - 1)
-    if table[index].order_id == order_id and table[index].state != FREE:
+def is_open(entry):
+    """Whether an order may still trade, for all that is known."""
+    return entry.state != FREE and entry.state < ENDED
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def find_order(table, user_ref):
+    """The place of an order, ended or not, or NOT_FOUND: never seen, or ended so long ago that another has its place."""
+    index = user_ref & (table.shape[0] - 1)
+    if table[index].user_ref == user_ref and table[index].state != FREE:
         return index
     return NOT_FOUND
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-def find_open(table, order_id):
-    """The place of an order that may still trade, or NOT_FOUND."""
-    index = find_order(table, order_id)
-    if index != NOT_FOUND and table[index].state == DONE:
-        return NOT_FOUND
-    return index
+def find_open(gateway, order_id):
+    """The place of an order that may still trade, by its strategy's number, or NOT_FOUND."""
+    ids, table = gateway.ids, gateway.table
+    for way in range(ID_WAYS):
+        user_ref = np.int64(ids[(order_id ^ way) & (ids.shape[0] - 1)])
+        index = user_ref & (table.shape[0] - 1)
+        if user_ref != 0 and table[index].order_id == order_id:
+            return index
+    return NOT_FOUND
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def id_place(ids, order_id, user_ref):
+    """The place in `ids` where the order's user_ref is; with user_ref 0 one where it may be put. NOT_FOUND where there is none."""
+    for way in range(ID_WAYS):
+        place = (order_id ^ way) & (ids.shape[0] - 1)
+        if ids[place] == user_ref:
+            return place
+    return NOT_FOUND
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
@@ -89,14 +124,20 @@ def chain_length(table, head):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-def standing_of_new(session, table, order_id):
-    """Whether an order may take its place in the table: PASSED, or why not."""
+def standing_of_new(gateway, order_id):
+    """Whether an order may take the place of NEXT_REF in the table: PASSED, or why not."""
+    session, table = gateway.session, gateway.table
     if order_id <= session[LAST_ID]:
         return REASON_DUPLICATE_ID
-    state = table[order_id & (table.shape[0] - 1)].state
-    if state != FREE and state != DONE:
+    if id_place(gateway.ids, np.int64(order_id), np.int64(0)) == NOT_FOUND or gateway.stats[0].open_orders >= table.shape[0]:
         return REASON_ORDER_TABLE_FULL
-    return PASSED
+    for _ in range(SKIP_MAX):
+        if session[NEXT_REF] > USER_REF_MAX:
+            return REASON_REFS_EXHAUSTED
+        if not is_open(table[session[NEXT_REF] & (table.shape[0] - 1)]):
+            return PASSED
+        session[NEXT_REF] += 1
+    return REASON_ORDER_TABLE_FULL
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
@@ -113,10 +154,13 @@ def standing_of_target(table, target, instrument, side):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def enter(table, order, open_qty, executed_qty):
-    """Give a new order or replacement its place. Returns the place."""
-    index = order.order_id & (table.shape[0] - 1)
-    entry = table[index]
+def enter(gateway, order, open_qty, executed_qty):
+    """Give a new order or replacement the next user_ref and its place, which standing_of_new found free. Returns the place."""
+    user_ref = gateway.session[NEXT_REF]
+    gateway.session[NEXT_REF] = user_ref + 1
+    index = user_ref & (gateway.table.shape[0] - 1)
+    entry = gateway.table[index]
+    entry.user_ref = user_ref
     entry.order_id = order.order_id
     entry.px = order.px
     entry.open = open_qty
@@ -129,44 +173,76 @@ def enter(table, order, open_qty, executed_qty):
     entry.state = PENDING_NEW
     entry.marks = 0
     entry.tif = order.tif
+    entry.strategy = order.strategy
+    gateway.ids[id_place(gateway.ids, np.int64(order.order_id), np.int64(0))] = user_ref
     return index
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def settle(entry):
-    """The state of an order that may still trade, from what is under way."""
-    if entry.marks & ACKNOWLEDGED == 0:
-        entry.state = PENDING_NEW
-    elif entry.marks & CANCEL_PENDING != 0:
-        entry.state = PENDING_CANCEL
-    elif entry.replaced_by != 0:
-        entry.state = PENDING_REPLACE
-    else:
-        entry.state = LIVE
+def move_to(stats, entry, state):
+    """Pass to another state, if an order may: 1. Else the move is counted and not made: 0."""
+    if entry.state == state:
+        return 1
+    if LEGAL[entry.state, state] == 0:
+        stats[0].illegal_moves += 1
+        return 0
+    entry.state = state
+    return 1
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def finish(gateway, index):
-    """An order that can trade no more. Its replacements die with it, as the venue ignores them. Returns the id of the first, or 0."""
-    table, stats = gateway.table, gateway.stats
-    entry = table[index]
+def settle(stats, entry):
+    """The state of an order that may still trade, from what is under way."""
+    state = LIVE
+    if entry.marks & ACKNOWLEDGED == 0:
+        state = PENDING_NEW
+    elif entry.marks & CANCEL_PENDING != 0:
+        state = PENDING_CANCEL
+    elif entry.replaced_by != 0:
+        state = PENDING_REPLACE
+    elif entry.executed != 0:
+        state = PARTIALLY_FILLED
+    move_to(stats, entry, state)
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def close(gateway, index, state):
+    """An order has come to an end: nobody counts it any more, and its strategy's number leads nowhere."""
+    entry, ids = gateway.table[index], gateway.ids
     unlink(gateway.risk, index)
-    if entry.state != DONE:
-        stats[0].open_orders -= 1
-    entry.state = DONE
+    if is_open(entry):
+        gateway.stats[0].open_orders -= 1
+        move_to(gateway.stats, entry, state)
     entry.open = 0
-    first = entry.replaced_by
-    entry.replaced_by = 0
+    place = id_place(ids, np.int64(entry.order_id), np.int64(entry.user_ref))
+    if place != NOT_FOUND:
+        ids[place] = 0
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def reopen(gateway, index):
+    """A replacement that was presumed dead lives after all: it counts again."""
+    entry, ids = gateway.table[index], gateway.ids
+    gateway.stats[0].open_orders += 1
+    move_to(gateway.stats, entry, UNKNOWN)
+    place = id_place(ids, np.int64(entry.order_id), np.int64(0))
+    if place != NOT_FOUND:
+        ids[place] = entry.user_ref
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def finish(gateway, index, state):
+    """An order that can trade no more. Its replacements die with it, as the venue ignores them. Returns the first's user_ref, or 0."""
+    table = gateway.table
+    close(gateway, index, state)
+    first = table[index].replaced_by
+    table[index].replaced_by = 0
     heir = first
     while heir != 0:
         place = heir & (table.shape[0] - 1)
-        entry = table[place]
-        unlink(gateway.risk, place)
-        stats[0].open_orders -= 1
-        entry.state = DONE
-        entry.open = 0
-        entry.marks |= PRESUMED_DEAD
-        heir = entry.replaced_by
+        close(gateway, place, REJECTED)
+        table[place].marks |= PRESUMED_DEAD
+        heir = table[place].replaced_by
     return first
 
 

@@ -21,9 +21,9 @@ PENDING_BYTES = 9
 BROKEN_PIPE = 10  # sending failed: read what has arrived, then give up
 REQUESTED = 11  # the sequence number that the login asks for, 0: from now on
 EXPECTED = 12  # the number of the next sequenced packet
-LAST_ID = 13  # the highest order id seen
+LAST_ID = 13  # the highest order id seen: the strategy's own numbers
 OWED = 14  # a replacement that died with its order, whose rejection is still to be told
-SWEEP_NEXT = 15  # the sweep cancels what is open of SWEEP_NEXT .. SWEEP_END
+SWEEP_NEXT = 15  # the sweep cancels what is open of the places of user_refs SWEEP_NEXT .. SWEEP_END
 SWEEP_END = 16
 DRAIN_SEEN = 17
 KILL_SEEN = 18
@@ -31,7 +31,8 @@ DRAINED = 19
 EXECUTIONS = 20  # unique executions remembered
 MIDNIGHT_NS = 21
 TURN = 22
-SESSION_WORDS = 23
+NEXT_REF = 23  # the user_ref of the next order that is sent: the venue wants them to grow
+SESSION_WORDS = 24
 
 # Values of STATE.
 CONNECTED = 0
@@ -39,13 +40,35 @@ LOGIN_SENT = 1
 UP = 2
 OVER = 3
 
-# States of an order. DONE and FREE places may be taken by a new order.
-FREE = 0
-PENDING_NEW = 1
-LIVE = 2
-PENDING_REPLACE = 3
-PENDING_CANCEL = 4
-DONE = 5
+# The highest user_ref that fits the wire.
+USER_REF_MAX = 0xFFFFFFFF
+
+# States of an order, typed: numba would compile a kernel anew for each literal. FREE places and those of ended orders (`state >= ENDED`)
+# may be taken by a new one.
+FREE = np.int64(0)
+PENDING_NEW = np.int64(1)
+LIVE = np.int64(2)
+PARTIALLY_FILLED = np.int64(3)
+PENDING_REPLACE = np.int64(4)
+PENDING_CANCEL = np.int64(5)
+UNKNOWN = np.int64(6)  # it was open when the session was lost, and the venue has not spoken of it since
+FILLED = np.int64(7)
+CANCELLED = np.int64(8)
+REJECTED = np.int64(9)
+REPLACED = np.int64(10)
+STATES = 11
+ENDED = FILLED
+
+# LEGAL[from, to] is 1 where an order may pass from one state to another. Nothing leads out of an end, but for a replacement that was
+# presumed dead and of which the venue says that it lives: it is of unknown fate until that is read to its end.
+LEGAL = np.zeros((STATES, STATES), np.uint8)
+LEGAL[PENDING_NEW, [LIVE, PARTIALLY_FILLED, PENDING_REPLACE, PENDING_CANCEL, UNKNOWN, FILLED, CANCELLED, REJECTED, REPLACED]] = 1
+LEGAL[LIVE, [PARTIALLY_FILLED, PENDING_REPLACE, PENDING_CANCEL, UNKNOWN, FILLED, CANCELLED, REPLACED]] = 1
+LEGAL[PARTIALLY_FILLED, [PENDING_REPLACE, PENDING_CANCEL, UNKNOWN, FILLED, CANCELLED, REPLACED]] = 1
+LEGAL[PENDING_REPLACE, [LIVE, PARTIALLY_FILLED, PENDING_CANCEL, UNKNOWN, FILLED, CANCELLED, REPLACED]] = 1
+LEGAL[PENDING_CANCEL, [LIVE, PARTIALLY_FILLED, PENDING_REPLACE, UNKNOWN, FILLED, CANCELLED, REPLACED]] = 1
+LEGAL[UNKNOWN, [LIVE, PARTIALLY_FILLED, PENDING_REPLACE, PENDING_CANCEL, FILLED, CANCELLED, REJECTED, REPLACED]] = 1
+LEGAL[REJECTED, UNKNOWN] = 1
 
 # Marks of an order (a record's `flags` would be numpy's own under NUMBA_DISABLE_JIT).
 ACKNOWLEDGED = 1  # the venue has accepted it
@@ -58,35 +81,36 @@ PRESUMED_DEAD = 16  # a replacement that died with its order: the venue may say 
 COUNTED = 1
 BROKEN = 2
 
-#   0          8    16     24         32         40         48            56           58     59      60      61    62     64
-#   +----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+------+
-#   | order_id | px | open | executed | sent_tsc | replaces | replaced_by | instrument | side | state | marks | tif | pad  |
-#   +----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+------+
-# One line an order, found by its id modulo the table's size.
+#   0          4          8    16     24         32         40         48            56           58     59      60      61    62         64
+#   +----------+----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+----------+
+#   | user_ref | order_id | px | open | executed | sent_tsc | replaces | replaced_by | instrument | side | state | marks | tif | strategy |
+#   +----------+----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+----------+
+# One line an order, found by its user_ref modulo the table's size.
+#   user_ref      what the venue calls it        order_id  what its strategy calls it
 #   open          what may still trade; of a replacement under way: what would be open if the venue took it now
 #   executed      what it and the orders before it in its chain of replacements executed: the venue counts it in a quantity
-#   replaces      the order that this one is to replace, while that is under way     replaced_by  the other way round
+#   replaces      user_ref of the order that this one is to replace, while that is under way     replaced_by  the other way round
 ORDER_ENTRY = np.dtype(
     [
-        ("order_id", "i8"), ("px", "i8"), ("open", "i8"), ("executed", "i8"), ("sent_tsc", "i8"), ("replaces", "i8"), ("replaced_by", "i8"),
-        ("instrument", "u2"), ("side", "u1"), ("state", "u1"), ("marks", "u1"), ("tif", "u1"), ("pad", "u2"),
+        ("user_ref", "u4"), ("order_id", "u4"), ("px", "i8"), ("open", "i8"), ("executed", "i8"), ("sent_tsc", "i8"), ("replaces", "i8"),
+        ("replaced_by", "i8"), ("instrument", "u2"), ("side", "u1"), ("state", "u1"), ("marks", "u1"), ("tif", "u1"), ("strategy", "u2"),
     ],
     align=True,
 )  # fmt: skip
-#   0       8    16         20    24           26     27      28    32
-#   +-------+----+----------+-----+------------+------+-------+-----+
-#   | match | px | order_id | qty | instrument | side | state | pad |
-#   +-------+----+----------+-----+------------+------+-------+-----+
+#   0       8    16         20    24           26     27      28         32
+#   +-------+----+----------+-----+------------+------+-------+----------+
+#   | match | px | user_ref | qty | instrument | side | state | order_id |
+#   +-------+----+----------+-----+------------+------+-------+----------+
 EXECUTION_ENTRY = np.dtype(
     [
         ("match", "i8"),
         ("px", "i8"),
-        ("order_id", "u4"),
+        ("user_ref", "u4"),
         ("qty", "u4"),
         ("instrument", "u2"),
         ("side", "u1"),
         ("state", "u1"),
-        ("pad", "u4"),
+        ("order_id", "u4"),
     ],
     align=True,
 )
@@ -97,7 +121,8 @@ CHAIN_MAX = 8
 
 class Gateway(NamedTuple):
     """orders, reports: rings; risk: the gate; session (SESSION_WORDS,) int64; inbound, wire: uint8 buffers;
-    table (a power of two,) ORDER_ENTRY; executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
+    table (a power of two,) ORDER_ENTRY; ids (as many,) uint32: the user_ref of the open order with an order_id, by that id modulo the
+    size, 0 where there is none; executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
     hops (8, words) int64 histograms; control (words,) int64."""
 
     orders: ConsumerEnd
@@ -107,6 +132,7 @@ class Gateway(NamedTuple):
     inbound: np.ndarray
     wire: np.ndarray
     table: np.ndarray
+    ids: np.ndarray
     executions: np.ndarray
     positions: np.ndarray
     stats: np.ndarray

@@ -1,17 +1,16 @@
 """The sweep: when the instance drains or is killed, all that is open is cancelled. It asks nobody, and sends nothing but cancels."""
 
+import numpy as np
 from numba import njit
 
-from engine.gateway.hot.orders import settle
+from engine.gateway.hot.orders import is_open, settle
 from engine.gateway.hot.state import (
     CANCEL_PENDING,
     CANCEL_SENT,
-    DONE,
     DRAIN_SEEN,
     DRAINED,
-    FREE,
     KILL_SEEN,
-    LAST_ID,
+    NEXT_REF,
     OWED,
     PENDING_BYTES,
     SWEEP_END,
@@ -36,9 +35,9 @@ def watch_for_sweep(gateway):
     draining = 1 if load_acquire(gateway.control, PHASE) == PHASE_DRAINING else 0
     killed = 1 if load_acquire(gateway.control, KILL) != 0 else 0
     if draining > session[DRAIN_SEEN] or killed > session[KILL_SEEN]:
-        # Ids older than a table ago have lost their places, and with them are done.
-        session[SWEEP_NEXT] = max(session[LAST_ID] - gateway.table.shape[0] + 1, 1)
-        session[SWEEP_END] = session[LAST_ID]
+        # The user_refs of the last table's length stand for all of its places, whatever older order still has one.
+        session[SWEEP_NEXT] = max(session[NEXT_REF] - gateway.table.shape[0], 1)
+        session[SWEEP_END] = session[NEXT_REF] - 1
     session[DRAIN_SEEN] = draining
     session[KILL_SEEN] = killed
 
@@ -55,10 +54,10 @@ def sweep(gateway, tsc):
             break
         entry = table[session[SWEEP_NEXT] & (table.shape[0] - 1)]
         session[SWEEP_NEXT] += 1
-        if entry.state != FREE and entry.state != DONE and entry.marks & CANCEL_SENT == 0:
+        if is_open(entry) and entry.marks & CANCEL_SENT == 0:
             entry.marks |= CANCEL_PENDING | CANCEL_SENT
-            settle(entry)
-            encode_cancel(gateway.wire, entry.order_id, 0)
+            settle(gateway.stats, entry)
+            encode_cancel(gateway.wire, np.int64(entry.user_ref), 0)
             send(session, gateway.wire, gateway.stats, CANCEL_AT, CANCEL_BYTES, tsc)
             gateway.stats[0].sent += 1
             gateway.stats[0].cancels_on_drain += 1

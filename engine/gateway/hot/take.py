@@ -107,14 +107,14 @@ def standing_of(gateway, order):
     """The place of the order to replace or cancel (or NOT_FOUND), and what the order table says of this order."""
     session, table = gateway.session, gateway.table
     if order.kind == MSG_CANCEL:
-        target = find_open(table, order.order_id)
+        target = find_open(gateway, np.int64(order.order_id))
         return target, PASSED if target != NOT_FOUND else REASON_UNKNOWN_ORDER
     target = NOT_FOUND
-    standing = standing_of_new(session, table, order.order_id)
+    standing = standing_of_new(gateway, order.order_id)
     if standing == PASSED and session[EXECUTIONS] >= gateway.executions.shape[0] // 4 * 3:
         standing = REASON_EXECUTIONS_FULL
     if order.kind == MSG_REPLACE:
-        target = find_open(table, order.target_id)
+        target = find_open(gateway, np.int64(order.target_id))
         if standing == PASSED:
             standing = standing_of_target(table, target, order.instrument, order.side)
     return target, standing
@@ -129,18 +129,20 @@ def encode(gateway, order, target, counted_qty, executed_qty):
         entry.marks |= CANCEL_PENDING
         if order.qty == 0:
             entry.marks |= CANCEL_SENT
-        settle(entry)
-        encode_cancel(wire, order.order_id, order.qty + executed_qty if order.qty != 0 else 0)
+        settle(gateway.stats, entry)
+        encode_cancel(wire, np.int64(entry.user_ref), order.qty + executed_qty if order.qty != 0 else 0)
         return CANCEL_AT, CANCEL_BYTES, target
-    index = enter(table, order, order.qty, executed_qty)
+    index = enter(gateway, order, order.qty, executed_qty)
+    user_ref = np.int64(table[index].user_ref)
     gateway.stats[0].open_orders += 1
     change_open(gateway, order.instrument, order.side, max(order.qty - counted_qty, 0))
     link(gateway.risk, index, order.instrument, order.side, order.px)
     if order.kind == MSG_NEW:
-        encode_enter(wire, order.order_id, order.side, order.qty, gateway.risk.known[order.instrument].symbol, order.px, order.tif)
+        encode_enter(wire, user_ref, order.side, order.qty, gateway.risk.known[order.instrument].symbol, order.px, order.tif)
         return ENTER_AT, ENTER_BYTES, index
-    table[index].replaces = order.target_id
-    table[target].replaced_by = order.order_id
-    settle(table[target])
-    encode_replace(wire, order.target_id, order.order_id, order.qty + executed_qty, order.px, order.tif)
+    target_ref = np.int64(table[target].user_ref)
+    table[index].replaces = target_ref
+    table[target].replaced_by = user_ref
+    settle(gateway.stats, table[target])
+    encode_replace(wire, target_ref, user_ref, order.qty + executed_qty, order.px, order.tif)
     return REPLACE_AT, REPLACE_BYTES, index

@@ -53,9 +53,9 @@ def venue_tif(tif):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def encode_enter(wire, order_id, side, qty, symbol, px, tif):
+def encode_enter(wire, user_ref, side, qty, symbol, px, tif):
     """A new order into its template, wire[ENTER_AT:][:ENTER_BYTES]."""
-    put_u32(wire, ENTER_REF, order_id)
+    put_u32(wire, ENTER_REF, user_ref)
     wire[ENTER_SIDE] = side
     put_u32(wire, ENTER_QTY, qty)
     put_raw64(wire, ENTER_SYMBOL, symbol)
@@ -64,17 +64,17 @@ def encode_enter(wire, order_id, side, qty, symbol, px, tif):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def encode_replace(wire, target_id, order_id, total_qty, px, tif):
+def encode_replace(wire, target_ref, user_ref, total_qty, px, tif):
     """A replace into wire[REPLACE_AT:][:REPLACE_BYTES]. total_qty counts what the chain has executed already."""
-    put_u32(wire, REPLACE_ORIG, target_id)
-    put_u32(wire, REPLACE_REF, order_id)
+    put_u32(wire, REPLACE_ORIG, target_ref)
+    put_u32(wire, REPLACE_REF, user_ref)
     put_u32(wire, REPLACE_QTY, total_qty)
     put_u64(wire, REPLACE_PX, px)
     wire[REPLACE_TIF] = venue_tif(tif)
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def encode_cancel(wire, order_id, total_qty):
+def encode_cancel(wire, user_ref, total_qty):
     """A cancel into wire[CANCEL_AT:][:CANCEL_BYTES]. total_qty limits what may execute in all; 0 cancels what is open."""
-    put_u32(wire, CANCEL_REF, order_id)
+    put_u32(wire, CANCEL_REF, user_ref)
     put_u32(wire, CANCEL_QTY, total_qty)

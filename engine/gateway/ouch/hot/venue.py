@@ -9,21 +9,25 @@ import numpy as np
 from numba import njit
 
 from engine.gateway.hot.executions import NO_ROOM, book_execution, find_execution, remember, unbook_execution
-from engine.gateway.hot.orders import NOT_FOUND, chain_open, change_open, find_order, finish, head_of, settle, trade_chain
+from engine.gateway.hot.orders import NOT_FOUND, chain_open, change_open, find_order, finish, head_of, reopen, settle, trade_chain
 from engine.gateway.hot.reports import draft, refuse_by_venue
 from engine.gateway.hot.state import (
     ACKNOWLEDGED,
     CANCEL_PENDING,
     CANCEL_SENT,
+    CANCELLED,
     COUNTED,
-    DONE,
+    ENDED,
     EXECUTIONS,
+    FILLED,
     MIDNIGHT_NS,
     OWED,
     PRESUMED_DEAD,
     RECEIVED_TSC,
     REPORTED,
 )
+from engine.gateway.hot.state import REJECTED as ORDER_REJECTED
+from engine.gateway.hot.state import REPLACED as ORDER_REPLACED
 from engine.gateway.ouch.v50 import (
     ACCEPTED,
     AIQ_CANCELED,
@@ -138,19 +142,20 @@ def draft_for(gateway, clock, at, entry):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def settle_chain(gateway, head, index):
-    """After a message about the order at place `index` of the chain that begins at `head`: what the chain counts for now."""
+def settle_chain(gateway, head, index, ended):
+    """After a message about the order at place `index` of the chain that begins at `head`: what the chain counts for now. With nothing
+    open it has come to the end that the message tells."""
     table = gateway.table
     entry = table[index]
     if entry.open > 0:
-        settle(entry)
+        settle(gateway.stats, entry)
         return chain_open(table, head)
     if index != head:
         target = table[entry.replaces & (table.shape[0] - 1)]
         target.replaced_by = 0
-        settle(target)
+        settle(gateway.stats, target)
         entry.replaces = 0
-    gateway.session[OWED] = finish(gateway, index)
+    gateway.session[OWED] = finish(gateway, index, ended)
     return chain_open(table, head)
 
 
@@ -162,7 +167,7 @@ def on_accepted(gateway, clock, at):
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
-    if entry.marks & ACKNOWLEDGED != 0 or entry.state == DONE:
+    if entry.marks & ACKNOWLEDGED != 0 or entry.state >= ENDED:
         stats[0].duplicates += 1
         return APPLIED
     head = head_of(table, index)
@@ -179,7 +184,7 @@ def on_accepted(gateway, clock, at):
     commit(gateway.reports, report)
     if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
-    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
     return APPLIED
 
 
@@ -196,29 +201,29 @@ def tell_dead_on_arrival(gateway, clock, at, entry):
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_executed(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
-    order_id = get_u32(inbound, at + EXECUTED_REF)
+    user_ref = get_u32(inbound, at + EXECUTED_REF)
     match = get_u64(inbound, at + EXECUTED_MATCH)
-    place = find_execution(gateway.executions, match, order_id)
+    place = find_execution(gateway.executions, match, user_ref)
     if place == NO_ROOM:
         return SET_FULL
     if gateway.executions[place].state != 0:
         stats[0].duplicates += 1
         return APPLIED
-    index = find_order(table, order_id)
+    index = find_order(table, user_ref)
     if index == NOT_FOUND:
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
     qty = get_u32(inbound, at + EXECUTED_QTY)
     px = get_u64(inbound, at + EXECUTED_PX)
-    remember(gateway.executions[place], match, order_id, px, qty, entry.instrument, entry.side)
+    remember(gateway.executions[place], match, px, qty, entry)
     gateway.session[EXECUTIONS] += 1
     change = 0
-    if entry.state != DONE:
+    if entry.state < ENDED:
         head = head_of(table, index)
         before = chain_open(table, head)
         trade_chain(table, index, qty)
-        change = settle_chain(gateway, head, index) - before
+        change = settle_chain(gateway, head, index, FILLED) - before
     book_execution(gateway.risk, gateway.positions, entry.instrument, entry.side, qty, px, change)
     time_first_report(gateway, entry)
     stats[0].executed += 1
@@ -241,7 +246,7 @@ def on_canceled(gateway, clock, at):
         stats[0].unknown_reports += 1
         return APPLIED
     entry = table[index]
-    if entry.state == DONE:
+    if entry.state >= ENDED:
         stats[0].duplicates += 1
         return APPLIED
     head = head_of(table, index)
@@ -257,14 +262,16 @@ def on_canceled(gateway, clock, at):
     told.qty = qty
     told.reason = VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON])
     commit(gateway.reports, report)
-    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
     return APPLIED
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_replaced(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
-    target_id = get_u32(inbound, at + REPLACED_ORIG)
+    target_ref = get_u32(inbound, at + REPLACED_ORIG)
+    target = find_order(table, target_ref)
+    target_id = np.int64(table[target].order_id) if target != NOT_FOUND else np.int64(0)
     index = find_order(table, get_u32(inbound, at + REPLACED_REF))
     if index == NOT_FOUND:
         stats[0].unknown_reports += 1
@@ -279,15 +286,14 @@ def on_replaced(gateway, clock, at):
         # Presumed wrongly: what the venue says lives does, and counts.
         entry.marks &= ~PRESUMED_DEAD & 0xFF
         entry.open = qty
-        stats[0].open_orders += 1
+        reopen(gateway, index)
     else:
-        target = find_order(table, target_id)
-        if target == NOT_FOUND or entry.replaces != target_id or table[target].replaces != 0:
+        if target == NOT_FOUND or entry.replaces != target_ref or table[target].replaces != 0:
             stats[0].unknown_reports += 1
             return APPLIED
         before = chain_open(table, target)
         table[target].replaced_by = 0
-        finish(gateway, target)
+        finish(gateway, target, ORDER_REPLACED)
         entry.replaces = 0
         # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
         entry.open = min(entry.open, qty)
@@ -302,7 +308,7 @@ def on_replaced(gateway, clock, at):
     commit(gateway.reports, report)
     if inbound[at + REPLACED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
-    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, index, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, index, index, CANCELLED) - before)
     return APPLIED
 
 
@@ -318,14 +324,18 @@ def on_rejected(gateway, clock, at):
         # Its rejection was told when its order was done.
         entry.marks &= ~PRESUMED_DEAD & 0xFF
         return APPLIED
-    if entry.state == DONE or entry.marks & ACKNOWLEDGED != 0:
+    if entry.state >= ENDED:
         stats[0].duplicates += 1
+        return APPLIED
+    if entry.marks & ACKNOWLEDGED != 0:
+        # What was accepted can be cancelled or traded, and no longer be rejected.
+        stats[0].illegal_moves += 1
         return APPLIED
     time_first_report(gateway, entry)
     head = head_of(table, index)
     before = chain_open(table, head)
     entry.open = 0
-    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index) - before)
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, ORDER_REJECTED) - before)
     reason = VENUE_REASONS + get_u16(inbound, at + REJECTED_REASON)
     refuse_by_venue(gateway.reports, stats, clock, session[RECEIVED_TSC], venue_ns(session, inbound, at), entry, reason)
     return APPLIED
@@ -335,21 +345,20 @@ def on_rejected(gateway, clock, at):
 def on_cancel_rejected(gateway, at):
     """The venue cannot cancel now: the order lives on."""
     index = find_order(gateway.table, get_u32(gateway.inbound, at + CANCEL_REJECTED_REF))
-    if index == NOT_FOUND or gateway.table[index].state == DONE:
+    if index == NOT_FOUND or gateway.table[index].state >= ENDED:
         gateway.stats[0].unknown_reports += 1
         return APPLIED
     entry = gateway.table[index]
     entry.marks &= ~(CANCEL_PENDING | CANCEL_SENT) & 0xFF
-    settle(entry)
+    settle(gateway.stats, entry)
     return APPLIED
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_broken(gateway, clock, at):
     inbound, stats, session = gateway.inbound, gateway.stats, gateway.session
-    order_id = get_u32(inbound, at + BROKEN_REF)
     match = get_u64(inbound, at + BROKEN_MATCH)
-    place = find_execution(gateway.executions, match, order_id)
+    place = find_execution(gateway.executions, match, get_u32(inbound, at + BROKEN_REF))
     if place == NO_ROOM or gateway.executions[place].state == 0:
         stats[0].unknown_reports += 1
         return APPLIED
@@ -360,7 +369,7 @@ def on_broken(gateway, clock, at):
     unbook_execution(gateway.risk, gateway.positions, entry)
     stats[0].broken += 1
     ts_ns = venue_ns(session, inbound, at)
-    report = draft(gateway.reports, clock, session[RECEIVED_TSC], ts_ns, entry.instrument, entry.side, order_id)
+    report = draft(gateway.reports, clock, session[RECEIVED_TSC], ts_ns, entry.instrument, entry.side, entry.order_id)
     told = gateway.reports.slots[report]
     told.kind = MSG_BROKEN
     told.px = entry.px
