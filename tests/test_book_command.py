@@ -644,15 +644,17 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, how: signal.Signal
     out.write_text("as it was")
     ours = [sys.executable, "-m", "tools.cli", "book", "-", "--out", str(out), "--orders"]
     child = subprocess.Popen(ours, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
-    assert child.stdin is not None
+    assert child.stdin is not None and child.stderr is not None
     # It reads ahead a few pieces and no more: when so much has been taken, the first rows have been written.
     child.stdin.write(make_day(600_000, symbols=5).tobytes())
     child.stdin.flush()
     assert [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
     child.send_signal(how)
-    _, said = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 1
-    assert said.decode() == "tickpath: interrupted; nothing was written\n"
+    # Its input stays open, and idle: whoever waits for more of it must not keep the command from ending.
+    assert child.wait(timeout=PATIENCE_S) == 1
+    child.stdin.close()
+    with child.stderr as said:
+        assert said.read().decode() == "tickpath: interrupted; nothing was written\n"
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
     assert out.read_text() == "as it was"
 

@@ -170,7 +170,8 @@ def _open(path: str) -> IO[bytes]:
     if path == "-":
         if sys.stdin.isatty():
             raise ValueError("standard input is a terminal: pipe an ITCH file into it, as in `zcat FILE.gz | tickpath book -`")
-        return sys.stdin.buffer
+        # An object of our own: the thread may be reading it when the interpreter ends, which takes sys.stdin with it.
+        return open(0, "rb", closefd=False)  # noqa: SIM115
     if Path(path).is_dir():
         raise ValueError(f"{path}: it is a directory, expected an ITCH file")
     file = Path(path).open("rb")  # noqa: SIM115
