@@ -64,7 +64,7 @@ def notes(supervisor: Supervisor) -> list[str]:
     for kind, what in (
         ("elsewhere", "datagrams were sent to other addresses: skipped"),
         ("too_long", "datagrams are longer than a packet of the feed: skipped"),
-        ("unreadable", "packets contradict their own block or name no interface: skipped"),
+        ("unreadable", "packets contradict their own block, name no interface, or have a time that cannot be: skipped"),
         ("untimed", "packets have no time: taken to be as late as the one before"),
     ):
         if counted[kind]:

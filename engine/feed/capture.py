@@ -42,7 +42,7 @@ class Capture(CaptureFrames):
         """A sentence about each kind of frame that was not read, and about where the file ends too early."""
         said = [f"{count} of {self.frames} packets {REFUSALS[kind]}: skipped" for kind, count in self.refused.most_common()]
         if self.unreadable:
-            said.append(f"{self.unreadable} packets contradict their own block or name no interface: skipped")
+            said.append(f"{self.unreadable} packets contradict their own block, name no interface, or have a time that cannot be: skipped")
         if self.untimed:
             said.append(f"{self.untimed} packets have no time: taken to be as late as the one before")
         return said + [self.torn] * bool(self.torn)

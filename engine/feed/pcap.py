@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self, cast
 
 NS_PER_S = 1_000_000_000
+# In the year 2262: the last time that an int64 tells in nanoseconds, which is how packets carry theirs.
+TS_NS_MAX = (1 << 63) - 1
 
 # The largest snapshot length that tcpdump and Wireshark write: what claims more is damage.
 RECORD_BYTES_MAX = 262_144
@@ -85,7 +87,8 @@ class CaptureFrames:
     """The frames of a capture, once, in the file's order.
 
     `format` is "pcap" or "pcapng"; `torn` a sentence where the file ends inside a record or is damaged ("" while it is well);
-    `unreadable` counts pcapng packets that contradict their own block or name no interface; `untimed` those that have no time.
+    `unreadable` counts pcapng packets that contradict their own block, name no interface, or a time before 1970 or beyond TS_NS_MAX;
+    `untimed` those that have no time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,7 +212,7 @@ class CaptureFrames:
             raise _Torn(f"a section header claims length={length}, expected at least 28: damaged")
         major, _ = struct.unpack(order + "HH", self._read_on(4))
         if major != 1:
-            raise ValueError(f"capture={self.path}: pcapng version={major}, expected 1")
+            raise _Torn(f"pcapng version={major}, expected 1")
         self._pass_over(length - 20)
         self._check_trailer(length)
 
@@ -263,7 +266,11 @@ class CaptureFrames:
             self.unreadable += 1
             return None
         on = self._interfaces[number]
-        self._last_ns = ((high << 32 | low) * on.numerator) // on.denominator + on.offset_ns
+        ts_ns = ((high << 32 | low) * on.numerator) // on.denominator + on.offset_ns
+        if not 0 <= ts_ns <= TS_NS_MAX:
+            self.unreadable += 1
+            return None
+        self._last_ns = ts_ns
         return Frame(self._last_ns, on.link, body[20 : 20 + captured], wire_bytes)
 
     def _simple_packet(self, body: bytes) -> Frame | None:
