@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import struct
 import time
 import uuid
 from collections.abc import Iterator
@@ -268,10 +269,15 @@ def test_a_player_is_closed_wherever_it_is(tmp_path: Path, state: str) -> None:
         assert int(line["ended"]) == 0
 
 
-def test_a_capture_that_cannot_be_read_on_ends_the_feed_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError(5, "Input/output error"), "Input/output error"), (struct.error("too large"), "error('too large')")]
+)
+def test_a_capture_that_cannot_be_read_on_ends_the_feed_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     def failing(self: Capture) -> Iterator[Any]:
         yield from itertools.islice(whole(self), 1)
-        raise OSError(5, "Input/output error")
+        raise error
 
     whole = Capture.read
     path = written(tmp_path, [(0, A, packet(1, Flow(7).messages(10)))])
@@ -283,7 +289,7 @@ def test_a_capture_that_cannot_be_read_on_ends_the_feed_and_says_why(tmp_path: P
             house.read()
             assert time.monotonic() < deadline
         assert done == CAPTURE_FAILED
-        assert house.reason(done) == f"feed path={path}: reading the capture failed: Input/output error"
+        assert house.reason(done) == f"feed path={path}: reading the capture failed: {told}"
         assert house.counted()["messages"] == 10
 
 

@@ -87,12 +87,19 @@ class CapturePlayer:
             # The feed handler has closed its end.
             pass
         except OSError as error:
-            self._on_error(f"feed path={self._capture.path}: reading the capture failed: {error.strerror}")
-            with contextlib.suppress(ConnectionError):
-                self._hand_over(UNREADABLE_CAPTURE, 0, b"")
+            self._give_up(error.strerror or str(error))
+        except Exception as error:
+            # A fault of ours must not leave the kernel waiting for packets that never come.
+            self._give_up(repr(error))
         finally:
             self._count()
             self._capture.close()
+
+    def _give_up(self, why: str) -> None:
+        """Nothing follows, and not because the capture has ended: the feed handler ends with this reason."""
+        self._on_error(f"feed path={self._capture.path}: reading the capture failed: {why}")
+        with contextlib.suppress(ConnectionError):
+            self._hand_over(UNREADABLE_CAPTURE, 0, b"")
 
     def _send_all(self) -> None:
         counted = self._line
