@@ -63,6 +63,12 @@ def until(condition: Callable[[], Any], what: str, *, seconds: float = CHILD_S /
     return answer
 
 
+def gave_up(pid: int) -> bool:
+    """Whether a child has ended by itself, and not well; it is still to be waited for."""
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None and found.si_status != 0
+
+
 def stopped(pid: int) -> bool:
     """Whether a child has stopped (SIGSTOP takes a moment to arrive)."""
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123

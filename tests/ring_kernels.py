@@ -30,6 +30,8 @@ MESSAGE = np.dtype([("sequence", "u8"), *((name, "i8") for name in "abcdefg")])
 # The same by its size: 7 words in one line, 23 in three, each derived from the message's number.
 MESSAGE_OF_LINES = {lines: np.dtype([("sequence", "u8"), ("words", "i8", (8 * lines - 1,))]) for lines in (1, 3)}
 
+# For one message. A process that has a core for itself yields so often in five seconds: all the waits of a test with hundreds of deaths
+# in it, each a fork, come to that on a slow day, and the other side is then waited for in vain.
 PATIENCE_YIELDS = 20_000_000
 PATIENCE_LOADS = 100_000_000_000
 STUCK = -1
@@ -57,8 +59,8 @@ def is_whole(message, number):
 @njit(cache=True, _nrt=False, nogil=True)
 def write_numbers(out, count):
     """Publish messages 0 .. count - 1. How many were published: less than `count` means that no reader moved for too long."""
-    patience = PATIENCE_YIELDS
     for number in range(count):
+        patience = PATIENCE_YIELDS
         index = claim(out)
         while index < 0:
             yield_core()
@@ -74,8 +76,8 @@ def write_numbers(out, count):
 @njit(cache=True, _nrt=False, nogil=True)
 def read_numbers(into, count, batch):
     """Read messages 0 .. count - 1 and give them back every `batch`. How many were whole and in order, up to the first that was not."""
-    patience = PATIENCE_YIELDS
     for number in range(count):
+        patience = PATIENCE_YIELDS
         index = poll(into)
         while index < 0:
             yield_core()
@@ -95,8 +97,8 @@ def read_numbers(into, count, batch):
 @njit(cache=True, _nrt=False, nogil=True)
 def read_batches(into, count, batch):
     """As read_numbers, waiting for whole batches. `batch` divides `count`."""
-    patience = PATIENCE_YIELDS
     for first in range(0, count, batch):
+        patience = PATIENCE_YIELDS
         while not has_messages(into, batch):
             yield_core()
             patience -= 1
@@ -217,8 +219,8 @@ def watch(view, copy, numbers):
 @njit(cache=True, _nrt=False, nogil=True)
 def write_positions(out, count):
     """Publish `count` messages. How many were: fewer where no reader moved for too long, or the role is another's."""
-    patience = PATIENCE_YIELDS
     for done in range(count):
+        patience = PATIENCE_YIELDS
         index = claim(out)
         while index < 0:
             yield_core()
@@ -237,8 +239,8 @@ def read_positions(into, count, batch, dwell):
 
     How many were right, up to the first that was not.
     """
-    patience = PATIENCE_YIELDS
     for done in range(count):
+        patience = PATIENCE_YIELDS
         index = poll(into)
         while index < 0:
             yield_core()
@@ -263,8 +265,8 @@ def read_positions(into, count, batch, dwell):
 @njit(cache=True, _nrt=False, nogil=True)
 def read_to_journal(into, journal, batch):
     """Read, and count each message by its position in journal, until that is full; give back every `batch`. True if all was right."""
-    patience = PATIENCE_YIELDS
     while into.local[POSITION] < journal.shape[0]:
+        patience = PATIENCE_YIELDS
         index = poll(into)
         while index < 0:
             yield_core()
@@ -295,6 +297,7 @@ def watch_positions(view, copy, tally, count):
         position = view.local[POSITION]
         outcome = observe(view, copy)
         if outcome == GOT:
+            patience = PATIENCE_YIELDS
             tally[SEEN] += 1
             tally[WRONG] += number_of(copy[0]) != position
         elif outcome == LAPPED:

@@ -36,7 +36,7 @@ from shm.producer import Producer
 from shm.ring import Ring, WhenFull
 from shm.roles import process_name
 from shm.segment import SegmentError
-from tests.children import child, in_child, kill, stopped, until, wait_for_exit
+from tests.children import child, gave_up, in_child, kill, stopped, until, wait_for_exit
 from tests.ring_kernels import (
     LAPS,
     MESSAGE_OF_LINES,
@@ -193,13 +193,14 @@ def test_a_killed_reader_goes_on_at_what_it_gave_back(make_ring: MakeRing, chanc
     ring, count, deaths = make_ring(32, ["reader"]), 40_000, 200
     journal = shared_words(count)
     words = ring.blocks[1]
-    with child(lambda: write_positions(ring.producer(MESSAGE).end, count) == count):
+    with child(lambda: write_positions(ring.producer(MESSAGE).end, count) == count) as writer:
         given_back, before = 0, np.zeros(0, np.int64)
         for death in range(deaths):
             batch = chance.choice((1, 5, 16))
             with child(lambda batch=batch: read_to_journal(ring.consumer("reader", MESSAGE).end, journal, batch)) as pid:
                 goal = min(count * (death + 1) // deaths, given_back + chance.randrange(200))
-                until(lambda goal=goal: words[READER_POSITION] >= goal, "the reader gets on")
+                until(lambda goal=goal, pid=pid: words[READER_POSITION] >= goal or gave_up(pid) or gave_up(writer), "the reader gets on")
+                assert words[READER_POSITION] >= goal, f"{'the writer' if gave_up(writer) else 'the reader'} gave up"
                 kill(pid)
             assert (journal[:given_back] == before).all(), "a message that was given back came again"
             given_back = int(words[READER_POSITION])
