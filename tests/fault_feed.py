@@ -34,7 +34,8 @@ from shm.layout import HISTOGRAM
 from shm.ring import Ring
 from shm.table import Board, Table
 from tests.fault_market import Order
-from tests.feed_house import INSTRUMENTS, MIDNIGHT_NS, START_TSC, free_port
+from tests.feed_house import INSTRUMENTS, MIDNIGHT_NS, START_TSC
+from tests.ports import free_port
 
 SLOT_WORDS = 8
 # Silence after which books are stale: some heartbeats lost in a row, and the exchange's own come once in a second.

@@ -21,8 +21,9 @@ from tests.exchange_rig import open_orders
 from tests.fault_market import Order, Session, made_session
 from tests.fault_plan import MS, US, Plan
 from tests.fault_proxy import NUMBERS
-from tests.feed_house import MIDNIGHT_NS, START_TSC, free_port
+from tests.feed_house import MIDNIGHT_NS, START_TSC
 from tests.itch_flow import end_of_session, heartbeat, packet, unframe
+from tests.ports import free_port
 
 HEARTBEAT_NS = 1 * MS
 

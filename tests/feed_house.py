@@ -36,6 +36,7 @@ from shm.hot import EMPTY, advance, poll, release
 from shm.layout import HISTOGRAM
 from shm.ring import Ring
 from shm.table import Board, Table
+from tests.ports import free_port
 
 INSTRUMENTS = 64
 MIDNIGHT_NS = 1_700_000_000 * 10**9
@@ -47,12 +48,6 @@ KINDS = {
     MSG_TRADE: ("trade", TRADE),
     MSG_STATUS: ("status", STATUS),
 }
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class FeedHouse:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.runtime.config import DEFAULT_PATH
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -21,12 +22,6 @@ AAPL = DATA / "itch" / "aapl_20190130_093000.itch"
 
 # The first start on a machine compiles every kernel.
 PATIENCE_S = 240
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

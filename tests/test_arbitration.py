@@ -13,8 +13,9 @@ import pytest
 
 from engine.feed import itch
 from engine.feed.recovery import Recovery
-from tests.feed_house import feed_house, free_port, only
+from tests.feed_house import feed_house, only
 from tests.itch_flow import packet
+from tests.ports import free_port
 
 CAPTURE = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "cme" / "Cme.Mdp3.Sbe.v1.6.Example.pcap"
 needs_data = pytest.mark.skipif(not CAPTURE.exists(), reason=f"no real market data: {CAPTURE} is absent")

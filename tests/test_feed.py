@@ -42,6 +42,7 @@ from engine.wire.table import Value
 from shm.histogram import Distribution
 from tests.feed_house import INSTRUMENTS, MIDNIGHT_NS, START_TSC, FeedHouse, feed_house, only
 from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, unframe
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data" / "itch"
@@ -638,16 +639,10 @@ def test_packets_that_the_kernel_drops_are_counted_and_are_a_gap() -> None:
 
 def test_a_multicast_group_is_joined() -> None:
     group = "239.81.7.64"
-    with feed_house(address=(group, port := free_multicast_port()), interface="127.0.0.1") as house:
+    with feed_house(address=(group, port := free_port()), interface="127.0.0.1") as house:
         house.sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
         house.address = (group, port)
         assert only(house.send(packet(1, [add(1, "B", 10, 1_000_000)])), "quote", "bid_sz") == [10]
-
-
-def free_multicast_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_first_hop_is_measured_on_the_real_clock(house: FeedHouse) -> None:

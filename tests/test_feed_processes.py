@@ -7,7 +7,6 @@ and the processes around them: sockets that are opened, a snapshot's connection 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -24,6 +23,7 @@ from engine.runtime.config import DEFAULT_PATH
 from shm.segment import SegmentError
 from shm.table import Board, Table
 from tests.fault_process import FACING, LINE_A, LINE_B, ORDERS, PORTS, REWIND, SNAPSHOT, SYMBOLS
+from tests.ports import free_block
 from tests.running import ROOT, Launcher, wait_for
 
 LONG = os.environ.get("TICKPATH_PROOF") == "long"
@@ -42,24 +42,6 @@ class Seen(State):
 def on_book(ctx, params, state, quote):
     state.quotes += 1
 """
-
-
-def free_block() -> int:
-    """The first of PORTS free ports in a row."""
-    for first in range(20_000 + os.getpid() % 1_000 * 20, 60_000, PORTS):
-        with_all: list[socket.socket] = []
-        try:
-            for port in range(first, first + PORTS):
-                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                    with_all.append(socket.socket(socket.AF_INET, kind))
-                    with_all[-1].bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
-        finally:
-            for held in with_all:
-                held.close()
-    raise AssertionError("no free ports")
 
 
 @contextmanager
@@ -147,7 +129,7 @@ def lines_of(board: Board) -> list[tuple[int, list[int]]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_whole_run_behind_a_network_with_faults_ends_with_the_exchanges_book(launcher: Launcher, seed: int) -> None:
-    ports = free_block()
+    ports = free_block(PORTS)
     write_config(launcher, ports)
     report_path = launcher.folder / "report.json"
     with process("proxy", ports, seed), process("exchange", ports, SECONDS) as exchange:

@@ -20,9 +20,10 @@ from engine.feed.recovery import Recovery
 from engine.layout import BOOK_CLOSED, BOOK_GAPPED, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
 from engine.messages.hot.stamp import NOW
 from engine.wire.soupbintcp import SEQUENCED
-from tests.feed_house import MIDNIGHT_NS, FeedHouse, feed_house, free_port, only
+from tests.feed_house import MIDNIGHT_NS, FeedHouse, feed_house, only
 from tests.feed_servers import BookModel, RewindServer, SnapshotServer, model_at, queues, queues_of, soup
 from tests.itch_flow import Flow, end_of_session, heartbeat, in_packets, packet
+from tests.ports import free_port
 
 US = 1_000
 MS = 1_000_000

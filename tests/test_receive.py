@@ -40,6 +40,7 @@ from engine.wire.hot.syscalls import wall_clock_ns
 from tests.c.driver import ROOT, compiler
 from tests.feed_house import feed_house, only
 from tests.itch_flow import Flow, frame, in_packets
+from tests.ports import free_port
 from tests.private_mounts import in_a_private_network
 
 
@@ -56,12 +57,6 @@ RMEM_MAX = setting("rmem_max") or 212_992
 BUSY_READ = setting("busy_read") or 0
 GROUP = "239.195.1.10"
 OTHER_GROUP = "239.195.1.11"
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Room:
