@@ -1,0 +1,45 @@
+"""The venue's pace as a token bucket: so many messages a second, and a burst of them. Exact, in integers.
+
+A message costs TOKEN, a nanosecond brings `pace_per_s`, and no more than the burst is kept. New orders and replaces wait for a token;
+cancels and the sweep take theirs at once and leave a debt if need be, which the orders after them wait for: over any span of time the
+venue sees no more than its pace and one burst, unless what is beyond them is cancels.
+"""
+
+from numba import njit
+
+# Words of Gateway.pace. engine/gateway/stage.py fills in the first two: a pace of 0 is none.
+PACE_PER_S = 0
+PACE_MAX = 1  # what the burst amounts to
+PACE_LEVEL = 2
+PACE_FILLED_NS = 3
+PACE_WORDS = 4
+
+TOKEN = 1_000_000_000
+# No debt grows beyond this, some four thousand million cancels, so that the words cannot wrap.
+DEBT_MAX = 1 << 62
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def fill_pace(pace, now_ns):
+    """Count what the time since the last look has brought. A clock that steps back brings nothing, and is waited for."""
+    elapsed_ns = now_ns - pace[PACE_FILLED_NS]
+    if pace[PACE_PER_S] == 0 or elapsed_ns <= 0:
+        return
+    pace[PACE_FILLED_NS] = now_ns
+    if elapsed_ns > (pace[PACE_MAX] - pace[PACE_LEVEL]) // pace[PACE_PER_S]:
+        pace[PACE_LEVEL] = pace[PACE_MAX]
+    else:
+        pace[PACE_LEVEL] += elapsed_ns * pace[PACE_PER_S]
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def has_token(pace):
+    """Whether an order may be sent, as of the last fill. Always without a pace: nothing is spent then."""
+    return pace[PACE_LEVEL] >= TOKEN
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def spend(pace):
+    """A message goes out: it takes its token, or leaves a debt."""
+    if pace[PACE_PER_S] != 0:
+        pace[PACE_LEVEL] = max(pace[PACE_LEVEL] - TOKEN, -DEBT_MAX)

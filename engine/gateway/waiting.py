@@ -1,0 +1,32 @@
+"""The arrays of the gateway's queue and of its token bucket (hot/queue.py, hot/pacing.py)."""
+
+import numpy as np
+
+from engine.gateway.hot import pacing
+from engine.gateway.hot.queue import FIRST, IDS_PER_PLACE, LANES, LAST, LINK, NOWHERE, QUEUE_WORDS, Queue
+from engine.layout import ORDER
+
+
+def make_queue(places: int) -> Queue:
+    """An empty queue for at most `places` orders. ValueError where that is none, or more than an order table could ever hold."""
+    if not 1 <= places <= 1 << 20:
+        raise ValueError(f"queue_max={places}: expected 1 to {1 << 20} orders that may wait at once")
+    links = np.zeros(places, LINK).view(np.recarray)
+    links.next = np.arange(1, places + 1)
+    links.next[-1] = NOWHERE
+    words = np.zeros(QUEUE_WORDS, np.int64)
+    words[FIRST : LAST + LANES] = NOWHERE
+    ids = 1 << (IDS_PER_PLACE * places - 1).bit_length()
+    return Queue(orders=np.zeros(places, ORDER).view(np.recarray), links=links, by_id=np.zeros(ids, np.int64), words=words)
+
+
+def make_pace(pace_per_s: int, burst: int) -> np.ndarray:
+    """A full token bucket; pace_per_s=0 is none. ValueError where a pace could never let a message pass, or does not fit."""
+    if not 0 <= pace_per_s <= 1_000_000_000:
+        raise ValueError(f"pace_per_s={pace_per_s}: expected 0 (no pace) to 1000000000 messages a second")
+    if not 1 <= burst <= 1_000_000_000:
+        raise ValueError(f"pace_burst={burst}: expected 1 to 1000000000 messages")
+    pace = np.zeros(pacing.PACE_WORDS, np.int64)
+    pace[pacing.PACE_PER_S] = pace_per_s
+    pace[pacing.PACE_MAX] = pace[pacing.PACE_LEVEL] = burst * pacing.TOKEN
+    return pace

@@ -1,0 +1,162 @@
+"""The gateway's queue against four deques, and its token bucket against one in exact fractions."""
+
+import random
+from collections import deque
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from numba import config
+
+from engine.gateway.hot.pacing import DEBT_MAX, PACE_LEVEL, TOKEN, fill_pace, has_token, spend
+from engine.gateway.hot.queue import CANCELS, LANES, NOWHERE, WAITING, enqueue, leave, most_urgent, place_waiting
+from engine.gateway.waiting import make_pace, make_queue
+from engine.layout import ORDER
+
+PLAIN = bool(config.DISABLE_JIT)
+STEPS = 300 if PLAIN else 4_000
+
+
+class ModelQueue:
+    """Four deques of (order id, mark); what has a place is known by it."""
+
+    def __init__(self, places: int, ids: int) -> None:
+        self.places, self.ids = places, ids
+        self.lanes: list[deque[int]] = [deque() for _ in range(LANES)]
+        self.orders: dict[int, tuple[int, int]] = {}
+
+    def has_id(self, lane: int, order_id: int) -> bool:
+        waiting = {number % self.ids for place, (number, _) in self.orders.items() if place not in self.lanes[CANCELS]}
+        return lane != CANCELS and order_id % self.ids in waiting
+
+    def takes(self, lane: int, order_id: int) -> bool:
+        return len(self.orders) < self.places and not self.has_id(lane, order_id)
+
+    def enter(self, place: int, lane: int, order_id: int, mark: int) -> None:
+        assert 0 <= place < self.places and place not in self.orders
+        self.lanes[lane].append(place)
+        self.orders[place] = (order_id, mark)
+
+    def leave(self, place: int) -> tuple[int, int]:
+        next(lane for lane in self.lanes if place in lane).remove(place)
+        return self.orders.pop(place)
+
+    def most_urgent(self, lanes: int) -> int:
+        return next((lane[0] for lane in self.lanes[:lanes] if lane), NOWHERE)
+
+    def place_of(self, order_id: int) -> int:
+        cancels = self.lanes[CANCELS]
+        return next((place for place, (number, _) in self.orders.items() if number == order_id and place not in cancels), NOWHERE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_queue_is_four_deques_with_places_and_an_index(seed: int) -> None:
+    chance = random.Random(seed)
+    places = chance.choice((1, 2, 7, 32))
+    queue = make_queue(places)
+    model = ModelQueue(places, len(queue.by_id))
+    order = np.zeros(1, ORDER).view(np.recarray)
+    full = out = 0
+    for step in range(STEPS):
+        what = chance.random()
+        if what < 0.5:
+            lane, order[0].order_id, order[0].px = chance.randrange(LANES), chance.randrange(1, 4 * len(queue.by_id)), step
+            place = enqueue(queue, order[0], lane, step)
+            if model.takes(lane, int(order[0].order_id)):
+                model.enter(place, lane, int(order[0].order_id), step)
+                assert queue.links[place].entered_tsc == step
+            else:
+                assert place == NOWHERE
+                full += 1
+        elif what < 0.9:
+            anywhere = chance.random() < 0.3 and model.orders
+            place = chance.choice(list(model.orders)) if anywhere else most_urgent(queue, chance.randint(0, LANES))
+            if place != NOWHERE:
+                assert model.leave(place) == (queue.orders[place].order_id, queue.orders[place].px)
+                leave(queue, place)
+                out += 1
+        else:
+            wanted = chance.choice([number for number, _ in model.orders.values()] or [1]) + chance.choice((0, 0, 1, len(queue.by_id)))
+            assert place_waiting(queue, wanted) == model.place_of(wanted)
+        assert queue.words[WAITING] == len(model.orders)
+        assert [most_urgent(queue, lanes) for lanes in range(LANES + 1)] == [model.most_urgent(lanes) for lanes in range(LANES + 1)]
+    assert full > 10 and out > STEPS // 10
+
+
+def test_what_left_the_queue_has_left_the_index() -> None:
+    queue = make_queue(3)
+    order = np.zeros(1, ORDER).view(np.recarray)
+    for order_id in range(1, 200):
+        order[0].order_id = order_id
+        place = enqueue(queue, order[0], LANES - 1, 0)
+        assert place_waiting(queue, order_id) == place
+        leave(queue, place)
+    assert not queue.by_id.any()
+
+
+class ModelBucket:
+    """A bucket in fractions of a message."""
+
+    def __init__(self, per_s: int, burst: int) -> None:
+        self.per_s, self.burst = per_s, Fraction(burst)
+        self.level, self.seen_ns = Fraction(burst), 0
+
+    def refill(self, now_ns: int) -> None:
+        if now_ns > self.seen_ns:
+            self.level = min(self.burst, self.level + Fraction((now_ns - self.seen_ns) * self.per_s, 10**9))
+            self.seen_ns = now_ns
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bucket_is_exact(seed: int) -> None:
+    chance = random.Random(seed)
+    per_s, burst = chance.choice((1, 7, 100, 33_333, 10**6, 10**9)), chance.choice((1, 2, 50, 10**9))
+    pace, model = make_pace(per_s, burst), ModelBucket(per_s, burst)
+    now_ns = chance.choice((0, 1_700_000_000 * 10**9))
+    held = 0
+    for _ in range(STEPS):
+        now_ns += chance.choice(
+            (0, 1, 1, 10**9 // per_s, chance.randrange(3 * 10**9 // per_s + 2), 10**18 if chance.random() < 0.01 else 5, -3)
+        )
+        fill_pace(pace, now_ns)
+        model.refill(now_ns)
+        assert Fraction(int(pace[PACE_LEVEL]), TOKEN) == model.level
+        assert bool(has_token(pace)) == (model.level >= 1)
+        cancel = chance.random() < 0.3
+        for _ in range(chance.choice((1, 1, min(burst, 60)))):
+            if cancel or has_token(pace):
+                spend(pace)
+                model.level -= 1
+            else:
+                held += 1
+        assert Fraction(int(pace[PACE_LEVEL]), TOKEN) == model.level
+    assert held or burst == 10**9
+
+
+def test_no_pace_holds_nothing_and_counts_nothing() -> None:
+    pace = make_pace(0, 1)
+    before = pace.tolist()
+    for now_ns in range(0, 1_000, 100):
+        fill_pace(pace, now_ns)
+        assert has_token(pace)
+        spend(pace)
+    assert pace.tolist() == before
+
+
+def test_a_debt_stops_growing_before_its_word_would_wrap() -> None:
+    pace = make_pace(1, 1)
+    pace[PACE_LEVEL] = -DEBT_MAX + 5
+    spend(pace)
+    spend(pace)
+    assert pace[PACE_LEVEL] == -DEBT_MAX
+    fill_pace(pace, 10**18)
+    assert pace[PACE_LEVEL] == 10**18 - DEBT_MAX
+
+
+@pytest.mark.parametrize("make, what", [
+    (lambda: make_queue(0), "queue_max=0"), (lambda: make_queue((1 << 20) + 1), "queue_max=1048577"),
+    (lambda: make_pace(-1, 1), "pace_per_s=-1"), (lambda: make_pace(5, 0), "pace_burst=0"), (lambda: make_pace(10**10, 1), "pace_per_s="),
+])  # fmt: skip
+def test_values_that_cannot_be_used_are_refused(make, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        make()
