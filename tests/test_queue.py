@@ -101,7 +101,7 @@ class ModelBucket:
         self.per_s, self.burst = per_s, Fraction(burst)
         self.level, self.seen_ns = Fraction(burst), 0
 
-    def refill(self, now_ns: int) -> None:
+    def fill(self, now_ns: int) -> None:
         if now_ns > self.seen_ns:
             self.level = min(self.burst, self.level + Fraction((now_ns - self.seen_ns) * self.per_s, 10**9))
             self.seen_ns = now_ns
@@ -119,7 +119,7 @@ def test_the_bucket_is_exact(seed: int) -> None:
             (0, 1, 1, 10**9 // per_s, chance.randrange(3 * 10**9 // per_s + 2), 10**18 if chance.random() < 0.01 else 5, -3)
         )
         fill_pace(pace, now_ns)
-        model.refill(now_ns)
+        model.fill(now_ns)
         assert Fraction(int(pace[PACE_LEVEL]), TOKEN) == model.level
         assert bool(has_token(pace)) == (model.level >= 1)
         cancel = chance.random() < 0.3
