@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h
 
 .DEFAULT_GOAL := help
-.PHONY: bench-risk risk-table help build run test lint format perf bench-ring bench-book bench-receive warm proof soak clean tools-present
+.PHONY: bench-matching bench-risk risk-table help build run test lint format perf bench-ring bench-book bench-receive warm proof soak clean tools-present
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-book: $(VENV)/ready-dev  ## the book beside itch-book: make bench-book FIL
 
 bench-risk: $(VENV)/ready-dev  ## the risk gate: all checks on, and what each costs
 	$(BIN)/python perf/bench_risk.py
+
+bench-matching: $(VENV)/ready-dev  ## the matching core beside a std::map engine in C++, on the public challenge's kind of flow
+	$(BIN)/python perf/bench_matching.py --json -
 
 risk-table: $(VENV)/ready-dev  ## which test shows which risk control, from running them
 	$(BIN)/python -m tools.risk_table
