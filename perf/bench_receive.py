@@ -46,7 +46,9 @@ from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, QUOTE, SELL
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import DEFAULT_PATH, load
 from engine.runtime.instance import Instance
+from engine.runtime.logins import Logins
 from engine.runtime.stages import Run, build_feed
+from engine.wire.credentials import Credentials
 from perf.bench_book import our_side
 from perf.hot.receive import ALL, FIRST_QUOTE, LAST_QUOTE, LOST, NOT_SENT, NOTED, follow
 from perf.itch_day import make_day
@@ -122,7 +124,7 @@ class Handler:
         self.instance = Instance(f"bench-{uuid.uuid4().hex[:12]}", config.rings)
         # As live: strategies may ask the books, which therefore are in shared memory.
         book = make_book(orders_max=config.feed.orders_max, levels_max=config.feed.levels_max, shared=True)
-        stage = build_feed(Run(config, self.instance, calibration, 0, book))
+        stage = build_feed(Run(config, self.instance, calibration, 0, book, Logins(Credentials(), Credentials())))
         assert isinstance(stage, FeedStage)
         self.stage = stage
         self.reader = self.instance.ticks.consumer("strategy", QUOTE)

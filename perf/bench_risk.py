@@ -49,6 +49,7 @@ from engine.risk.limits import Limits, can_be_off
 from engine.risk.make import make_risk, verdicts
 from engine.risk.rules import Rules, write
 from engine.runtime.clock import calibrate
+from engine.wire.credentials import Credentials
 from perf.hot.risk import idle, judge, judge_and_encode, judge_and_open, judge_each, take_all
 from shm._shim import lib
 from shm.histogram import Distribution
@@ -178,8 +179,8 @@ class OrderPath:
         quotes, instruments, positions, rules = (gate.boards[key] for key in ("quotes", "instruments", "positions", "rules"))
         self.stage = GatewayStage(
             orders=self.rings[0], reports=self.rings[1], quotes=quotes, instruments=instruments, positions=positions, stats=self.more[0],
-            control=gate.tables[4], hops=self.more[1], rules=rules, facts=gate.tables[5], address=listener.getsockname(), username="A",
-            password="B", limits=Limits(**ON), midnight_ns=0, symbols=[f"SYM{number}" for number in range(SYMBOLS)],
+            control=gate.tables[4], hops=self.more[1], rules=rules, facts=gate.tables[5], address=listener.getsockname(),
+            credentials=Credentials.of("A", "B"), limits=Limits(**ON), midnight_ns=0, symbols=[f"SYM{number}" for number in range(SYMBOLS)],
         )  # fmt: skip
         self.far, _ = listener.accept()
         listener.close()

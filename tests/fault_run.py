@@ -9,6 +9,7 @@ import random
 import sys
 
 from engine.layout import BOOK_VALID
+from engine.wire.credentials import Credentials
 from tests import fault_plan as plans
 from tests.fault_feed import FeedUnderTest
 from tests.fault_judge import UNPROVEN, Verdict, judged
@@ -81,8 +82,7 @@ class Run:
             "request_tries": 3,
             "gap_messages_max": plan.gap_messages_max,
             "snapshot": self.glimpse.address if self.glimpse else None,
-            "snapshot_username": "TICK",
-            "snapshot_password": "PATH",
+            "snapshot_credentials": Credentials.of("TICK", "PATH"),
             "snapshot_timeout_ms": SNAPSHOT_TIMEOUT_MS,
             "snapshot_tries": 10,
         }

@@ -51,6 +51,7 @@ from engine.risk.rules import Rules
 from engine.risk.rules import write as write_rules
 from engine.runtime.clock import simulated_clock
 from engine.wire import soupbintcp
+from engine.wire.credentials import Credentials
 from shm.hot import EMPTY, advance, claim, commit, poll, release
 from shm.layout import HISTOGRAM
 from shm.ring import Ring
@@ -225,7 +226,8 @@ class House:
 
     def gateway(self, **options: Any) -> GatewayStage:
         usual: dict[str, Any] = {
-            "address": self.venue.address, "username": "TICK", "password": "PATH", "limits": Limits(**LIMITS), "midnight_ns": MIDNIGHT_NS,
+            "address": self.venue.address, "credentials": Credentials.of("TICK", "PATH"), "limits": Limits(**LIMITS),
+            "midnight_ns": MIDNIGHT_NS,
             "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12,
         }  # fmt: skip
         return GatewayStage(

@@ -72,10 +72,13 @@ def write_config(launcher: Launcher, ports: int) -> None:
     raw["instance"] = launcher.instance
     raw["feed"] |= {"address": at(ports + FACING + LINE_A), "address_b": at(ports + FACING + LINE_B), "stale_after_ms": 2_500}
     raw["feed"]["recovery"] = raw["feed"].get("recovery", {}) | {
-        "rewind": [at(ports + FACING + REWIND)], "snapshot": at(ports + FACING + SNAPSHOT), "snapshot_username": "TICK",
-        "snapshot_password": "PATH", "gap_messages_max": 2_000,
+        "rewind": [at(ports + FACING + REWIND)], "snapshot": at(ports + FACING + SNAPSHOT), "snapshot_credentials": "login.toml",
+        "gap_messages_max": 2_000,
     }  # fmt: skip
-    raw["gateway"]["address"] = at(ports + ORDERS)
+    raw["gateway"] |= {"address": at(ports + ORDERS), "credentials": "login.toml"}
+    login = launcher.folder / "login.toml"
+    login.touch(0o600)
+    login.write_text('username = "TICK"\npassword = "PATH"\n')
     strategy = launcher.folder / "watcher.py"
     strategy.write_text(WATCHER)
     raw["strategy"] |= {"use": str(strategy), "symbols": list(SYMBOLS), "params": {}}

@@ -60,7 +60,7 @@ def test_packets_missed_before_the_login_are_counted_as_lost(houses: Callable[..
 @pytest.mark.parametrize(
     ("code", "reason", "words"),
     [
-        ("A", LOGIN_NOT_AUTHORIZED, "not authorized; check gateway.username"),
+        ("A", LOGIN_NOT_AUTHORIZED, "not authorized; check what gateway.credentials names"),
         ("S", LOGIN_SESSION_UNAVAILABLE, "session asked for is not available"),
         ("?", LOGIN_REFUSED, "does not define"),
     ],

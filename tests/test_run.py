@@ -332,8 +332,9 @@ def test_a_full_shared_memory_is_an_error_and_not_a_crash(launcher: Launcher) ->
 def test_a_venue_that_is_not_there_is_named(launcher: Launcher) -> None:
     text = launcher.config.read_text()
     text = text[: text.index("[exchange]")].replace('[[process]]\nname = "exchange"\nstages = ["exchange"]\n', "")
-    launcher.config.write_text(text[: text.rindex("# The simulated exchange.")])
+    launcher.config.write_text(text[: text.rindex("# The simulated exchange.")].replace('credentials = ""', 'credentials = "env"'))
+    launcher.variables = {f"TICKPATH_{which}{name}": "A" for which in ("", "SNAPSHOT_") for name in ("USERNAME", "PASSWORD")}
     finished = launcher.run("run", str(launcher.config))
     assert finished.returncode == 2, finished.stdout + finished.stderr
-    assert "gateway" in finished.stdout + finished.stderr
+    assert "gateway.address=" in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr

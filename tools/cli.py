@@ -18,6 +18,10 @@ from tools.risk_cli import risk
 @click.version_option(package_name="tickpath", message="tickpath %(version)s")
 def main() -> None:
     """A low-latency trading engine: three processes, shared-memory rings, strategies in Python."""
+    from engine.wire.credentials import take_environment
+
+    # Before anything else reads the environment, and copies it.
+    take_environment()
 
 
 @main.command()

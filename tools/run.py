@@ -16,7 +16,7 @@ from rich.console import Console
 from engine.feed.pcap import is_capture
 from engine.layout import pack_symbol
 from engine.risk import rules
-from engine.runtime import cpus, keeper, latch, realtime, report, standing
+from engine.runtime import cpus, keeper, latch, logins, realtime, report, standing
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import Config, ConfigError, load
 from engine.runtime.instance import Instance
@@ -39,6 +39,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         placing_notes.append("NUMBA_DISABLE_JIT is set: kernels run as plain Python, to be stepped through and not to be timed")
     midnight_ns = _midnight_ns(played.first_ns(config) if config.feed.source == "pcap" else time.time_ns())
+    found = logins.find(config)
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
     instance = Instance.create(config.instance, config.rings)
@@ -46,7 +47,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
         if trade:
             latch.check(config.instance)
         placing_notes += keeper.establish(instance, config)
-        supervisor = Supervisor(config, instance, calibration, places, midnight_ns)
+        supervisor = Supervisor(config, instance, calibration, places, midnight_ns, found)
         with show.live(console) as line:
             outcome = supervisor.run(_shower(line, supervisor), trade=trade)
         result = _result(supervisor, outcome, started_tsc, notes + placing_notes + outcome.notes)

@@ -10,6 +10,7 @@ import numpy as np
 from engine.feed.glimpse import FIRST_SEQUENCE
 from engine.feed.hot import state
 from engine.feed.hot.receive import LINES_MAX
+from engine.wire.credentials import LOGIN_PAIR_AT, Credentials
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST
 
 Address = tuple[str, int]
@@ -31,8 +32,7 @@ class Recovery:
     request_tries: int = 3
     gap_messages_max: int = 1 << 15
     snapshot: Address | None = None
-    snapshot_username: str = ""
-    snapshot_password: str = ""
+    snapshot_credentials: Credentials | None = None
     snapshot_timeout_ms: int = 10_000
     snapshot_tries: int = 10
 
@@ -45,14 +45,12 @@ class Recovery:
 
     def write(self, words: np.ndarray, buffer: np.ndarray) -> None:
         """Set the words that the kernels go by, and put what they send where they look for it."""
-        login = _packet(
-            LOGIN_REQUEST.encode(
-                username=self.snapshot_username, password=self.snapshot_password, session="", sequence=str(FIRST_SEQUENCE).rjust(20)
-            )
-        )
+        login = _packet(LOGIN_REQUEST.encode(username="", password="", session="", sequence=str(FIRST_SEQUENCE).rjust(20)))
         words[state.LOGIN_BYTES] = len(login)
         for at, raw in ((state.LOGIN_AT, login), (state.LOGIN_HEARTBEAT_AT, _packet(bytes([CLIENT_HEARTBEAT])))):
             buffer[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
+        if self.snapshot_credentials is not None:
+            self.snapshot_credentials.put(buffer, int(state.LOGIN_AT) + LOGIN_PAIR_AT)
         words[state.REORDER_NS] = self.reorder_us * 1_000
         words[state.REQUEST_MESSAGES_MAX] = self.request_messages_max
         words[state.REQUEST_INTERVAL_NS] = self.request_interval_us * 1_000

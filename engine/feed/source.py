@@ -25,6 +25,7 @@ from engine.feed.hot.receive import (
     Sockets,
 )
 from engine.feed.hot.state import UNZIP_FAILED
+from engine.wire.credentials import undumped
 
 # Not in the socket module of Python 3.11.
 SO_BINDTODEVICE = 25
@@ -234,7 +235,8 @@ class PacketBuffers:
 
     def __init__(self, lines: int = 1, spare_bytes: int = 0) -> None:
         places = lines * PACKETS_MAX
-        self.buffer = np.zeros(places * PACKET_BYTES + spare_bytes, np.uint8)
+        # A login stands in the spare bytes (engine/feed/recovery.py).
+        self.buffer = undumped(places * PACKET_BYTES + spare_bytes, places * PACKET_BYTES)
         self.notes = np.zeros(places * NOTE_WORDS, np.int64)
         self.headers = np.zeros(places * HEADER_WORDS, np.int64)
         self._pieces = np.zeros(places * 2, np.int64)

@@ -29,6 +29,7 @@ from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.layout import ORDER, REPORT, TIF_DAY
 from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts
+from engine.wire.credentials import LOGIN_PAIR_AT, Credentials, undumped
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
 from shm.layout import LINE_BYTES
 from shm.ring import Ring
@@ -41,7 +42,7 @@ INBOUND_BYTES = 1 << 16
 FATE_UNKNOWN = "orders that were open may still be open there"
 REASONS = {
     venue_session.SESSION_LOST: f"the venue closed the connection, or it broke; {FATE_UNKNOWN}",
-    venue_session.LOGIN_NOT_AUTHORIZED: "login rejected (A): not authorized; check gateway.username and gateway.password",
+    venue_session.LOGIN_NOT_AUTHORIZED: "login rejected (A): not authorized; check what gateway.credentials names",
     venue_session.LOGIN_SESSION_UNAVAILABLE: (
         "login rejected (S): the session asked for is not available; check gateway.session, or leave it empty for the current one"
     ),
@@ -75,8 +76,7 @@ class GatewayStage:
         rules: Board,
         facts: Table,
         address: tuple[str, int],
-        username: str,
-        password: str,
+        credentials: Credentials,
         limits: Limits,
         midnight_ns: int,
         symbols: Sequence[str],
@@ -88,6 +88,7 @@ class GatewayStage:
         """Connect to `address` and make the kernel's state; the kernel logs in on its first step.
 
         rules, facts  the gate's two records; whoever makes the instance has written the rules (engine/risk/rules.py)
+        credentials   who logs in; not needed any more once this is made
         limits        those at the start, by which the gate's tables are sized
         symbols       what may be traded; an order for another is refused, as is any until the feed has named its instrument
         session       the session to log into, empty for the current one
@@ -113,7 +114,7 @@ class GatewayStage:
             facts=facts,
             orders_max=power_of_two(orders_max),
         )
-        wire = templates(username, password, session, sequence)
+        wire = templates(credentials, session, sequence)
         self.socket = connect(host, port)
         words = np.zeros(SESSION_WORDS, np.int64)
         words[FD] = self.socket.fileno()
@@ -171,7 +172,7 @@ def packet(kind: int, payload: bytes = b"") -> bytes:
     return (1 + len(payload)).to_bytes(LENGTH_BYTES, "big") + bytes([kind]) + payload
 
 
-def templates(username: str, password: str, session: str, sequence: int) -> np.ndarray:
+def templates(credentials: Credentials, session: str, sequence: int) -> np.ndarray:
     """Every packet that the gateway sends, at its place in `wire` (hot/encode.py). An order fills in only what is its own.
 
     ValueError names a login field that does not fit. Orders are displayed, for our own account (capacity P), not swept, not for a cross.
@@ -181,8 +182,9 @@ def templates(username: str, password: str, session: str, sequence: int) -> np.n
     enter = ENTER_ORDER.encode(user_ref=0, side="B", quantity=0, symbol="", px=0, tif=day, capacity="P", cross="N", **common)
     replace = REPLACE_ORDER.encode(orig_user_ref=0, user_ref=0, quantity=0, px=0, tif=day, **common)
     cancel = CANCEL_ORDER.encode(user_ref=0, quantity=0)
-    login = LOGIN_REQUEST.encode(username=username, password=password, session=session.rjust(10), sequence=str(sequence).rjust(20))
-    wire = np.zeros(encode.WIRE_BYTES, np.uint8)
+    login = LOGIN_REQUEST.encode(username="", password="", session=session.rjust(10), sequence=str(sequence).rjust(20))
+    # The login stays in it, to log in again: no core file has it.
+    wire = undumped(encode.WIRE_BYTES)
     for at, raw in (
         (encode.ENTER_AT, packet(UNSEQUENCED, enter)),
         (encode.REPLACE_AT, packet(UNSEQUENCED, replace)),
@@ -191,6 +193,7 @@ def templates(username: str, password: str, session: str, sequence: int) -> np.n
         (encode.LOGIN_AT, packet(login[0], login[1:])),
     ):
         wire[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
+    credentials.put(wire, encode.LOGIN_AT + LOGIN_PAIR_AT)
     return wire
 
 

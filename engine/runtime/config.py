@@ -75,8 +75,7 @@ class RecoveryConfig(Struct, forbid_unknown_fields=True, frozen=True):
     request_tries: Annotated[int, Meta(ge=1, le=1_000)] = 3
     gap_messages_max: Count = 1 << 15
     snapshot: OptionalAddress = ""
-    snapshot_username: Annotated[str, Meta(max_length=6)] = ""
-    snapshot_password: Annotated[str, Meta(max_length=10)] = ""
+    snapshot_credentials: str = ""
     snapshot_timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 10_000
     snapshot_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
 
@@ -111,8 +110,7 @@ class StrategyConfig(Struct, forbid_unknown_fields=True, frozen=True):
 
 class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
     address: Address
-    username: Annotated[str, Meta(min_length=1, max_length=6)]
-    password: Annotated[str, Meta(min_length=1, max_length=10)]
+    credentials: str = ""
     session: Annotated[str, Meta(max_length=10)] = ""
     orders_max: Count = 1 << 20
 
@@ -168,6 +166,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
 
 def check(raw: dict[str, Any], source: str) -> Config:
     """A decoded config as a Config, or ConfigError."""
+    _refuse_secrets(raw, source)
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -187,10 +186,32 @@ def split_address(address: str) -> tuple[str, int]:
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     """Files named in a config are found from where the config is, so it can be run from anywhere."""
-    for section, key in (("feed", "path"), ("exchange", "path"), ("strategy", "use")):
+    for section, key in (("feed", "path"), ("exchange", "path"), ("strategy", "use"), ("gateway", "credentials")):
         value = raw.get(section, {}).get(key) if isinstance(raw.get(section), dict) else None
-        if isinstance(value, str) and value and (key == "path" or value.endswith(".py")):
+        if isinstance(value, str) and value not in ("", "env") and (key != "use" or value.endswith(".py")):
             raw[section][key] = str(folder / value)
+    recovery = raw["feed"].get("recovery") if isinstance(raw.get("feed"), dict) else None
+    value = recovery.get("snapshot_credentials") if isinstance(recovery, dict) else None
+    if isinstance(recovery, dict) and isinstance(value, str) and value not in ("", "env"):
+        recovery["snapshot_credentials"] = str(folder / value)
+
+
+SECRETS = (("gateway", ("username", "password")), ("feed.recovery", ("snapshot_username", "snapshot_password")))
+
+
+def _refuse_secrets(raw: dict[str, Any], source: str) -> None:
+    """A config is passed around, printed and kept: what must stay secret is not in it. Their values are not told."""
+    for section, keys in SECRETS:
+        table: Any = raw
+        for part in section.split("."):
+            table = table.get(part, {}) if isinstance(table, dict) else {}
+        if found := [f"{section}.{key}" for key in keys if key in table]:
+            prefix = keys[0].removesuffix("username")
+            raise ConfigError(
+                f"config={source}: {', '.join(found)}: no credentials in a config. Put username and password into a TOML file with mode "
+                f"0600 and its path into {section}.{prefix}credentials; or set TICKPATH_{prefix.upper()}USERNAME and "
+                f'TICKPATH_{prefix.upper()}PASSWORD and let it be "env"; the embedded exchange needs none'
+            )
 
 
 def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -214,6 +235,7 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"feed.path is missing: feed.source={config.feed.source} reads {what}"
     for key, symbols in (("feed.symbols", config.feed.symbols), ("strategy.symbols", config.strategy.symbols)):
         yield from _symbol_problems(key, symbols)
+    yield from _credentials_problems(config)
     if config.exchange is not None:
         yield from _exchange_problems(config, config.exchange)
 
@@ -236,6 +258,24 @@ def _process_problems(config: Config) -> Iterator[str]:
         elif process.cpu != "auto" and process.cpu not in found.usable and process.cpu not in (reachable := cpus.reachable()):
             usable = cpus.fold(found.usable | reachable)
             yield f"process {process.name}: cpu={process.cpu}: expected one of {usable}, the CPUs this user may run on"
+
+
+def serves_snapshots(config: Config) -> bool:
+    """Whether the embedded exchange is the snapshot server that the feed handler asks."""
+    return config.exchange is not None and config.feed.source == "udp"
+
+
+def _credentials_problems(config: Config) -> Iterator[str]:
+    """A real login is never shown to the embedded exchange, and a real venue is never tried without one."""
+    recovery = config.feed.recovery
+    asked = [("gateway.credentials", config.gateway.credentials, config.exchange is not None)]
+    if recovery.snapshot and config.feed.source == "udp":
+        asked.append(("feed.recovery.snapshot_credentials", recovery.snapshot_credentials, serves_snapshots(config)))
+    for key, value, embedded in asked:
+        if embedded and value:
+            yield f"{key}={value!r}: the embedded exchange makes a pair at each start; leave it empty"
+        elif not embedded and not value:
+            yield f'{key} is missing: without an [exchange] section expected "env" or the path of a file with mode 0600'
 
 
 def _closed(found: cpus.Cpus) -> str:

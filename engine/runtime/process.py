@@ -73,6 +73,7 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         line["state"] = STATE_COMPILING
         with event.install_recorder("numba:compile") as recorder:
             stages += _build_all(place.stages, run)
+            run.logins.close()
             for stage in stages:
                 for sentence in getattr(stage, "shortfalls", ()):
                     _tell(words.notes_fd, f"{sentence}\n")

@@ -14,6 +14,7 @@ from engine.gateway.stage import GatewayStage
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config, RecoveryConfig, split_address
 from engine.runtime.instance import Instance
+from engine.runtime.logins import Logins
 from engine.strategy.stage import StrategyStage
 from shm.roles import Role
 
@@ -51,6 +52,7 @@ class Run:
     calibration: Calibration
     midnight_ns: int
     book: Book
+    logins: Logins
 
 
 def build(name: str, run: Run) -> Stage:
@@ -85,7 +87,7 @@ def build_feed(run: Run) -> Stage:
         stale_after_ms=config.stale_after_ms,
         clock_drift_ms_max=config.clock_drift_ms_max,
         check_books=config.check_books,
-        recovery=_recovery(config.recovery),
+        recovery=_recovery(config.recovery, run.logins),
         orders_max=config.orders_max,
         levels_max=config.levels_max,
         midnight_ns=run.midnight_ns,
@@ -93,8 +95,9 @@ def build_feed(run: Run) -> Stage:
     )
 
 
-def _recovery(config: RecoveryConfig) -> Recovery:
+def _recovery(config: RecoveryConfig, logins: Logins) -> Recovery:
     values = msgspec.structs.asdict(config)
+    values["snapshot_credentials"] = logins.snapshot
     values["rewind"] = [split_address(address) for address in config.rewind]
     values["snapshot"] = split_address(config.snapshot) if config.snapshot else None
     return Recovery(**values)
@@ -131,8 +134,7 @@ def build_gateway(run: Run) -> Stage:
         rules=shared.rules,
         facts=shared.facts,
         address=split_address(config.address),
-        username=config.username,
-        password=config.password,
+        credentials=run.logins.gateway,
         session=config.session,
         limits=run.config.risk,
         midnight_ns=run.midnight_ns,
@@ -146,6 +148,8 @@ def build_exchange(run: Run) -> Stage:
     assert config is not None
     # The addresses of a capture are those of a real market's groups: nothing of ours may be sent there.
     on_network = feed.source == "udp"
+    username, password = run.logins.gateway.texts()
+    snapshot_username, snapshot_password = run.logins.snapshot.texts()
     return ExchangeStage(
         control=shared.control,
         stats=shared.exchange_stats,
@@ -153,16 +157,16 @@ def build_exchange(run: Run) -> Stage:
         market_address=split_address(feed.address) if on_network else NOBODY,
         interface=feed.interface,
         order_address=split_address(run.config.gateway.address),
-        username=run.config.gateway.username,
-        password=run.config.gateway.password,
+        username=username,
+        password=password,
         session=run.config.gateway.session,
         market_address_b=split_address(feed.address_b) if feed.address_b and on_network else None,
         interface_b=feed.interface_b,
         rewind_addresses=[split_address(address) for address in feed.recovery.rewind],
         rewind_messages=config.rewind_messages,
         snapshot_address=split_address(feed.recovery.snapshot) if feed.recovery.snapshot else None,
-        snapshot_username=feed.recovery.snapshot_username,
-        snapshot_password=feed.recovery.snapshot_password,
+        snapshot_username=snapshot_username,
+        snapshot_password=snapshot_password,
         flow=config.flow,
         symbols={listed.symbol: listed.px for listed in config.symbols},
         rate_per_s=config.rate_per_s,

@@ -24,6 +24,7 @@ from engine.runtime.clock import Calibration
 from engine.runtime.config import Config
 from engine.runtime.instance import Instance
 from engine.runtime.keeper import Keeper
+from engine.runtime.logins import Logins
 from engine.runtime.placement import Place
 from engine.runtime.stages import Run
 
@@ -79,12 +80,15 @@ class Outcome:
 class Supervisor:
     """`run` does it all; `show` is called a few times a second with the time traded so far."""
 
-    def __init__(self, config: Config, instance: Instance, calibration: Calibration, places: list[Place], midnight_ns: int) -> None:
+    def __init__(
+        self, config: Config, instance: Instance, calibration: Calibration, places: list[Place], midnight_ns: int, logins: Logins
+    ) -> None:
         self.config = config
         self.instance = instance
         self.calibration = calibration
         self.places = places
         self.midnight_ns = midnight_ns
+        self.logins = logins
         self.children: list[Child] = []
         self.outcome = Outcome()
         self.signals: list[int] = []
@@ -125,7 +129,7 @@ class Supervisor:
         feed = self.config.feed
         # Shared by inheritance: the feed handler keeps the books, strategies ask them.
         book = make_book(orders_max=feed.orders_max, levels_max=feed.levels_max, shared=True)
-        run = Run(self.config, self.instance, self.calibration, self.midnight_ns, book)
+        run = Run(self.config, self.instance, self.calibration, self.midnight_ns, book, self.logins)
         for slot, place in enumerate(self.places):
             errors, notes = os.pipe(), os.pipe()
             supervisor = os.getpid()
@@ -137,6 +141,7 @@ class Supervisor:
             os.close(errors[1])
             os.close(notes[1])
             self.children.append(Child(place, slot, pid, errors[0], notes[0]))
+        self.logins.close()
 
     def _make_way(self) -> None:
         """Stay off the CPUs of the processes that never sleep, if another is left, and off those at FIFO anyhow."""
