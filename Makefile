@@ -56,9 +56,9 @@ risk-table: $(VENV)/ready-dev  ## which test shows which risk control, from runn
 bench-receive: $(VENV)/ready-dev  ## packet to quote beside a bare recvmmsg in C: make bench-receive FILE=day.itch
 	$(BIN)/python perf/bench_receive.py $(FILE) --json -
 
-proof:  ## at length: the ring's models (apt-get install relacy-dev spin), seeds of network faults, fuzzing
+proof:  ## at length: the ring's models (apt-get install relacy-dev spin), seeds of faults and simulations, fuzzing
 proof: $(VENV)/ready-dev
-	TICKPATH_PROOF=long $(BIN)/python -m pytest -s tests/test_proof.py tests/test_feed_faults.py tests/test_feed_processes.py tests/test_fuzz.py
+	TICKPATH_PROOF=long $(BIN)/python -m pytest -s tests/test_proof.py tests/test_feed_faults.py tests/test_feed_processes.py tests/test_fuzz.py tests/test_simulation.py
 
 SECONDS_OF_SOAK ?= 600
 soak:  ## every face of the ring at either end, killed and stopped at random: make soak SECONDS_OF_SOAK=3600

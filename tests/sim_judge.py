@@ -1,0 +1,437 @@
+"""What must be true of every simulated run, whatever went wrong in it. The judge believes bytes, and no kernel's account of them.
+
+once      user_refs on the wire only grow, over all connections and lives; what the strategy asked for once leaves once, and unchanged
+killed    no order and no replacement leaves while the kill word is set
+let in    none leaves before the connection has said that we are let in, and that all it had to tell has been told
+limits    what may come of all that rests, is under way or of unknown fate stays within each limit when an order is sent
+counted   what the gateway counts is never less than that
+told      the strategy hears of every execution once, of every order's fate, and of nothing that did not happen
+even      in the end positions, cash, open orders and P&L are the venue's
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from engine.exchange.hot.state import LEAVING, LOG_SLOT_BYTES, LOGGED, NOBODY, STATE
+from engine.gateway.hot import state as gateway_state
+from engine.gateway.ouch import v50 as ouch
+from engine.layout import (
+    BOOK_VALID,
+    BUY,
+    MSG_ACCEPTED,
+    MSG_CANCEL,
+    MSG_CANCELLED,
+    MSG_EXECUTED,
+    MSG_NEW,
+    MSG_REJECTED,
+    MSG_REPLACE,
+    MSG_REPLACED,
+    REJECTED_BY_RISK,
+    SELL,
+    TIF_IOC,
+)
+from engine.risk.limits import OFF_WORD
+from engine.wire import soupbintcp as soup
+from tests.sim_account import CANCEL, NEW, REPLACE, Account
+from tests.sim_network import Link
+from tests.sim_world import NUMBERS, World
+
+NAMES = {number: symbol for symbol, number in NUMBERS.items()}
+KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "cancelled", MSG_EXECUTED: "executed", MSG_REJECTED: "rejected"}
+
+
+class Stream:
+    """SoupBinTCP packets off a byte stream that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+
+    def packets(self, more: bytes) -> list[tuple[int, bytes]]:
+        self.raw += more
+        found = []
+        while len(self.raw) >= 2 and len(self.raw) >= 2 + (length := int.from_bytes(self.raw[:2], "big")):
+            found.append((self.raw[2], self.raw[3 : 2 + length]))
+            self.raw = self.raw[2 + length :]
+        return found
+
+
+class Seen:
+    """What the judge has heard of one connection: both directions as packets, and how much of what was judged has left."""
+
+    def __init__(self) -> None:
+        self.out, self.back = Stream(), Stream()
+        self.written = 0
+        self.left = 0
+        self.welcome = False
+        # Where in the stream each order begins that was judged and of which nothing has left yet.
+        self.held: list[int] = []
+
+
+class Judge:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.account = Account(NUMBERS)
+        self.problems: list[str] = []
+        self.seen: dict[int, Seen] = defaultdict(Seen)
+        self.logged = 0
+        self.last_ref = 0
+        self.known_dead: set[int] = set()
+        self.killed_before = False
+        self.tokens: tuple[float, int] | None = None
+        self.counts: dict[str, int] = defaultdict(int)
+        self.marks: dict[int, set[int]] = {number: set() for number in NAMES}
+        self.begin_life()
+
+    def say(self, problem: str) -> None:
+        if len(self.problems) < 20:
+            self.problems.append(f"turn {self.turn}: {problem}")
+
+    turn = 0
+
+    def begin_life(self) -> None:
+        """Our processes have started anew: what they were asked for and told begins again."""
+        self.asked: dict[int, dict[str, int]] = {}
+        self.gone: dict[int, int] = {}
+        self.cancels_asked: set[int] = set()
+        self.put, self.told = 0, 0
+        self.reports: list[dict[str, int]] = []
+        self.executed: dict[tuple[int, int], dict[str, int]] = {}
+        self.came: dict[int, list[str]] = defaultdict(list)
+        self.first_ref = self.last_ref + 1
+        self.tokens = None
+        self.was_up = False
+
+    # After the strategy: what it asked for.
+
+    def after_strategy(self) -> None:
+        life = self.world.life
+        slots, begin = life.gateway.state.orders.slots, self.put
+        self.put = life.put
+        for position in range(begin, self.put):
+            order = fields_of(slots, position)
+            self.world.note("asked", *order.values())
+            if order["kind"] in (MSG_NEW, MSG_REPLACE):
+                # Of an id that comes again the first one counts: the others are refused.
+                self.asked.setdefault(order["order_id"], order)
+            elif order["kind"] == MSG_CANCEL:
+                self.cancels_asked.add(order["order_id"])
+
+    # After the venue: what is true.
+
+    def after_exchange(self) -> None:
+        client = venue_client(self.world)
+        logged = int(client.words[LOGGED])
+        slots = client.log.shape[0] // LOG_SLOT_BYTES
+        for number in range(self.logged, logged):
+            at = number % slots * LOG_SLOT_BYTES
+            length = int(client.log[at]) << 8 | int(client.log[at + 1])
+            raw = client.log[at + 3 : at + 2 + length].tobytes()
+            self.world.note("truth", self.account.hear(raw))
+        self.logged = logged
+        if self.account.problems:
+            self.say(self.account.problems.pop())
+        for link in self.world.network.links:
+            if not link.alive and link.number not in self.known_dead and self.is_forgotten(link):
+                self.known_dead.add(link.number)
+                self.account.lose(link.number)
+
+    def is_forgotten(self, link: Link) -> bool:
+        """Whether nothing that was said on a connection can reach the venue's book any more. It lets them in one after the other."""
+        let_in = int(self.world.exchange_stats.records[0]["clients"])
+        gone = int(venue_client(self.world).words[STATE]) in (NOBODY, LEAVING)
+        return let_in > link.number + 1 or (let_in == link.number + 1 and gone)
+
+    # After the gateway: what left, and what it counts.
+
+    def after_gateway(self, *, killed: bool) -> None:
+        for link in self.world.network.links:
+            if link.alive:
+                seen = self.seen[link.number]
+                said = link.said(seen.left)
+                self.hear_us(link, seen, said + self.pending(link), killed=killed)
+                late = [begin for begin in seen.held if seen.left <= begin < seen.left + len(said)]
+                if killed and late and self.killed_before:
+                    self.say(f"an order that was held back left on connection {link.number} after the kill")
+                seen.left += len(said)
+                seen.held = [begin for begin in seen.held if begin >= seen.left]
+        self.killed_before = killed
+        self.hear_reports()
+        self.compare_counts()
+
+    def pending(self, link: Link) -> bytes:
+        """What the gateway has made ready for a connection and could not send yet."""
+        life = self.world.life
+        session = life.gateway.state.session
+        if link is not self.world.network.last or life.ending != 0 or session[gateway_state.PENDING_BYTES] <= 0:
+            return b""
+        at = int(session[gateway_state.PENDING_AT])
+        return life.gateway.state.wire[at : at + int(session[gateway_state.PENDING_BYTES])].tobytes()
+
+    def hear_us(self, link: Link, seen: Seen, stream: bytes, *, killed: bool) -> None:
+        """`stream` begins with what has left since this was last called, and ends with what is still to leave: all of it was judged."""
+        fresh = stream[seen.written - seen.left :]
+        seen.written += len(fresh)
+        begin = seen.written - len(fresh) - len(seen.out.raw)
+        for kind, payload in seen.out.packets(fresh):
+            if kind == soup.UNSEQUENCED:
+                message = ouch.INBOUND_BY_CODE[payload[0]]
+                fields = message.decode(payload)
+                self.world.note("sent", link.number, message.name, *fields.values())
+                self.counts[message.name] += 1
+                if message.name in (NEW, REPLACE):
+                    seen.held.append(begin)
+                    self.weigh_order(link, seen, message.name, fields, killed=killed)
+                elif message.name == CANCEL:
+                    self.weigh_cancel(fields)
+            else:
+                self.world.note("sent", link.number, chr(kind), payload.hex())
+                self.counts[f"packet {chr(kind)}"] += 1
+            begin += 3 + len(payload)
+
+    def hear_venue(self, link: Link, delivered: bytes) -> None:
+        """What has reached the gateway's end of a connection."""
+        seen = self.seen[link.number]
+        for kind, _ in seen.back.packets(delivered):
+            if kind == soup.LOGIN_ACCEPTED.code:
+                seen.welcome = True
+
+    def weigh_cancel(self, fields: dict[str, Any]) -> None:
+        if fields["user_ref"] > self.last_ref:
+            self.say(f"a cancel of user_ref={fields['user_ref']}, which was never sent: {fields}")
+
+    def weigh_order(self, link: Link, seen: Seen, name: str, fields: dict[str, Any], *, killed: bool) -> None:
+        ref = int(fields["user_ref"])
+        what = f"{name} {fields}"
+        if killed:
+            self.say(f"killed, and yet sent: {what}")
+        if not seen.welcome:
+            self.say(f"sent before the connection was ready: {what}")
+        if ref <= self.last_ref:
+            self.say(f"user_ref={ref} after {self.last_ref}: {what}")
+        self.last_ref = max(self.last_ref, ref)
+        order = self.find_asked(ref)
+        before = self.account.reach()
+        self.account.say(name, fields, link.number)
+        if order is None:
+            self.say(f"nobody asked for {what}")
+            return
+        if order["order_id"] in self.gone:
+            self.say(f"order {order['order_id']} was sent twice, as user_ref {self.gone[order['order_id']]} and {ref}")
+        self.gone[order["order_id"]] = ref
+        self.judge_likeness(name, fields, order, what)
+        if (problem := self.breach(name, fields, order, before)) is not None:
+            self.say(f"{problem}: {what}")
+
+    def find_asked(self, ref: int) -> dict[str, int] | None:
+        """What the strategy asked for that left under this user_ref."""
+        table = self.world.life.gateway.state.table
+        entry = table[ref & (len(table) - 1)]
+        return self.asked.get(int(entry.order_id)) if user_ref_of(entry) == ref else None
+
+    def judge_likeness(self, name: str, fields: dict[str, Any], order: dict[str, int], what: str) -> None:
+        """It says what was asked for."""
+        told = {"px": fields["px"], "ioc": fields["tif"] == chr(ouch.TIF_IOC)}
+        wanted = {"px": order["px"], "ioc": order["tif"] == TIF_IOC}
+        if name == NEW:
+            told |= {"side": ord(fields["side"]), "qty": fields["quantity"], "symbol": fields["symbol"]}
+            wanted |= {"side": order["side"], "qty": order["qty"], "symbol": NAMES.get(order["instrument"], "")}
+        elif fields["quantity"] < order["qty"]:
+            self.say(f"less than was asked for ({order['qty']}): {what}")
+        elif self.gone.get(order["target_id"]) != fields["orig_user_ref"]:
+            self.say(f"it replaces another order than {order['target_id']}, {self.gone.get(order['target_id'])}: {what}")
+        if told != wanted:
+            self.say(f"asked for {wanted}, sent {told}: {what}")
+
+    def breach(self, name: str, fields: dict[str, Any], order: dict[str, int], before: dict[int, tuple[int, int]]) -> str | None:
+        """A limit that the order broke. What is held against it is the truth, which the gateway can only count for more."""
+        world, instrument, buying = self.world, order["instrument"], order["side"] == BUY
+        limits, after = world.limits, self.account.reach()
+        if world.state == "halted":
+            return "the gate is halted"
+        if instrument not in NAMES or NAMES[instrument] in limits.restricted:
+            return "it may not be traded"
+        if not 1 <= order["qty"] <= limits.order_qty_max:
+            return f"order_qty_max={limits.order_qty_max}"
+        if limits.order_qty_step == "lot" and order["qty"] % 100:
+            return "not whole lots"
+        if limits.order_px_step == "tick" and order["px"] % 100:
+            return "not a whole tick"
+        if order["qty"] * order["px"] > limits.order_notional_max * 10_000:
+            return f"order_notional_max={limits.order_notional_max}"
+        if (problem := self.price_problem(order)) is not None:
+            return problem
+        if not self.take_token():
+            return f"message_rate_per_s={limits.message_rate_per_s}"
+        side = 0 if buying else 1
+        if limits.self_trade == "refuse" and self.meets_our_own(order):
+            return "it could trade with an order of ours"
+        reached, was = after[instrument][side], before[instrument][side]
+        if world.state == "reducing" and reached > 0:
+            return f"reducing, but it may lead to {reached}"
+        if reached <= was:
+            return None
+        if reached > limits.position_max:
+            return f"position_max={limits.position_max}, but it may lead to {reached}"
+        gross, gross_was = sum(map(max, after.values())), sum(map(max, before.values()))
+        if limits.gross_position_max != OFF_WORD and gross > max(limits.gross_position_max, gross_was):
+            return f"gross_position_max={limits.gross_position_max}, but it may lead to {gross}"
+        return None
+
+    def price_problem(self, order: dict[str, int]) -> str | None:
+        quote = self.world.quotes.records[order["instrument"]]
+        if int(quote["flags"]) != BOOK_VALID or not quote["bid_sz"] or not quote["ask_sz"]:
+            return f"no valid quote (flags={int(quote['flags'])})"
+        twice = int(quote["bid_px"]) + int(quote["ask_px"])
+        if abs(2 * order["px"] - twice) * 10_000 > self.world.limits.collar_bps * twice:
+            return f"collar_bps={self.world.limits.collar_bps} around {twice / 2}"
+        return None
+
+    def take_token(self) -> bool:
+        """A bucket that only new orders and replacements take from: cancels take more, so the gate's is never fuller."""
+        limits, now = self.world.limits, self.world.now
+        level, since = self.tokens or (float(limits.message_burst), now)
+        level = min(float(limits.message_burst), level + (now - since) * limits.message_rate_per_s / 1e9)
+        self.tokens = level - 1.0, now
+        return level >= 1.0 - 1e-6
+
+    def meets_our_own(self, order: dict[str, int]) -> bool:
+        buying = order["side"] == BUY
+        against = SELL if buying else BUY
+        for instrument, side, qty, prices in self.account.chains():
+            if (instrument, side) == (order["instrument"], against) and qty > 0:
+                nearest = min(prices) if buying else max(prices)
+                if (nearest <= order["px"]) if buying else (nearest >= order["px"]):
+                    return True
+        return False
+
+    def compare_counts(self) -> None:
+        """The gateway counts for at least what may come: from when it was first let in until its life ends."""
+        life = self.world.life
+        self.was_up = self.was_up or bool(self.world.control["session_up"])
+        if not self.was_up:
+            return
+        lines = life.positions.records.view(np.ndarray)
+        for instrument, (long, short) in self.account.reach().items():
+            _, position, _, _, _, open_buy, open_sell, _ = lines[instrument].item()
+            believed = position + open_buy, open_sell - position
+            if believed[0] < long or believed[1] < short:
+                self.say(f"instrument {instrument} may come to {long} long, {short} short, but the gateway counts for {believed}")
+
+    # What the strategy is told.
+
+    def hear_reports(self) -> None:
+        life = self.world.life
+        slots, begin = life.gateway.state.reports.slots, self.told
+        self.told = life.told
+        for position in range(begin, self.told):
+            report = fields_of(slots, position)
+            self.world.note("told", *report.values())
+            self.reports.append(report)
+            self.counts[KINDS.get(report["kind"], "other")] += 1
+            self.judge_report(report)
+
+    def judge_report(self, report: dict[str, int]) -> None:
+        order_id, kind = report["order_id"], report["kind"]
+        came = self.came[order_id]
+        if kind == MSG_EXECUTED:
+            key = report["ref_id"], self.gone.get(order_id, 0)
+            if key in self.executed:
+                self.say(f"an execution told twice: {report}")
+            self.executed[key] = report
+            if self.account.executions.get(key) != (report["qty"], report["px"]):
+                self.say(f"an execution that never was: {report}")
+        elif kind in (MSG_ACCEPTED, MSG_REPLACED):
+            name = KINDS[kind]
+            if name in came or order_id not in self.gone:
+                self.say(f"order {order_id} {name}, after {came}: {report}")
+            came.append(name)
+        elif kind == MSG_REJECTED and not report["flags"] & REJECTED_BY_RISK:
+            if "rejected" in came:
+                self.say(f"order {order_id} rejected by the venue twice: {report}")
+            came.append("rejected")
+        elif kind == MSG_REJECTED:
+            came.append("refused")
+
+    # In the end.
+
+    def judge_loss(self) -> None:
+        """The gateway has given up: it says so, and counts what may be open."""
+        if self.world.control["session_up"]:
+            self.say("the gateway is over, but says that its session is up")
+        self.compare_counts()
+
+    def judge_end(self, *, drained: bool) -> None:
+        """All is told and nothing is under way: what we believe is what the venue has."""
+        world, life = self.world, self.world.life
+        # What was to replace an order that was done before may be ignored without a word.
+        under_way = {
+            ref: sent for ref, sent in self.account.sent.items() if not sent.target or self.account.root(ref) in self.account.orders
+        }
+        if under_way:
+            self.say(f"still under way: {under_way}")
+        for instrument in NAMES:
+            truth = self.account.line(instrument)
+            for whose, board in (("ours", life.positions), ("the venue's", world.exchange_positions)):
+                line = {name: int(board.records[instrument][name]) for name in truth}
+                if line != truth:
+                    self.say(f"instrument {instrument}: {whose} board says {line}, the session {truth}")
+        self.judge_pnl()
+        table = life.gateway.state.table
+        alive = [entry for entry in table if is_open(entry)]
+        believed = {user_ref_of(entry): (int(entry.open), int(entry.px)) for entry in alive}
+        truth_open = {ref: (order.open, order.px) for ref, order in self.account.orders.items()}
+        if believed != truth_open:
+            self.say(f"open orders are {believed}, the venue's {truth_open}")
+        if int(life.stats["open_orders"]) != len(truth_open):
+            self.say(f"open_orders={int(life.stats['open_orders'])}, the venue has {len(truth_open)}")
+        if drained and truth_open:
+            self.say(f"drained, but the venue has {truth_open}")
+        self.judge_told()
+        # A place may be taken again before the venue has spelled out what was clear already: that a replacement died with its order.
+        if int(life.stats["unknown_reports"]) > self.account.late_rejections:
+            self.say(f"unknown_reports={int(life.stats['unknown_reports'])}")
+        for name in ("malformed", "reports_lost", "illegal_moves"):
+            if name in life.stats.dtype.names and int(life.stats[name]):
+                self.say(f"{name}={int(life.stats[name])}")
+
+    def judge_pnl(self) -> None:
+        life, risk = self.world.life, self.world.life.gateway.state.risk
+        pnl = 0
+        for place in range(int(life.facts["lines"])):
+            line = risk.lines[place]
+            held = self.account.holdings[int(line.instrument)]
+            pnl += held.cash + held.position * int(line.mark)
+        if int(life.facts["pnl"]) != pnl:
+            self.say(f"pnl={int(life.facts['pnl'])}, but by the venue's account it is {pnl}")
+
+    def judge_told(self) -> None:
+        truth = {key: value for key, value in self.account.executions.items() if key[1] >= self.first_ref}
+        told = {key: (report["qty"], report["px"]) for key, report in self.executed.items() if key[1] >= self.first_ref}
+        if truth != told:
+            self.say(f"executions told {len(told)}, there were {len(truth)}: {sorted(set(truth) ^ set(told))[:5]}")
+        for order_id, order in self.asked.items():
+            came = self.came[order_id]
+            if not came:
+                self.say(f"nothing was ever told of order {order_id}: {order}")
+            elif order_id in self.gone and not {"accepted", "replaced", "rejected"} & set(came):
+                self.say(f"order {order_id} left as {self.gone[order_id]}, but its fate was not told: {came}")
+
+
+def fields_of(slots: np.ndarray, position: int) -> dict[str, int]:
+    """The record at a ring's position, without what the ring keeps in it."""
+    plain = slots.view(np.ndarray)
+    return dict(zip(plain.dtype.names[1:], plain[position & (len(plain) - 1)].item()[1:], strict=True))
+
+
+def venue_client(world: World) -> Any:
+    return world.exchange.state.venue.client
+
+
+def user_ref_of(entry: Any) -> int:
+    return int(entry["user_ref"]) if "user_ref" in entry.dtype.names else int(entry["order_id"])
+
+
+def is_open(entry: Any) -> bool:
+    return int(entry["state"]) not in (gateway_state.FREE, gateway_state.DONE)
