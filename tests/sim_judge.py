@@ -430,8 +430,8 @@ def venue_client(world: World) -> Any:
 
 
 def user_ref_of(entry: Any) -> int:
-    return int(entry["user_ref"]) if "user_ref" in entry.dtype.names else int(entry["order_id"])
+    return int(entry["user_ref"])
 
 
 def is_open(entry: Any) -> bool:
-    return int(entry["state"]) not in (gateway_state.FREE, gateway_state.DONE)
+    return gateway_state.FREE < int(entry["state"]) < gateway_state.ENDED
