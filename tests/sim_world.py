@@ -46,6 +46,7 @@ from engine.risk.rules import write as write_rules
 from engine.runtime.clock import simulated_clock
 from engine.runtime.instance import HOPS
 from engine.strategy.stage import StrategyStage
+from engine.wire.credentials import Credentials
 from shm._shim import lib
 from shm.layout import HISTOGRAM, schema_of
 from shm.private import PrivateRing, PrivateSegment, PrivateTable
@@ -108,7 +109,7 @@ class Life:
         self.gateway = world.open_gateway(
             orders=self.orders, reports=self.reports, quotes=world.quotes, instruments=world.instruments, positions=self.positions,
             stats=self.stats_table, control=world.control_table, hops=self.hops, rules=world.rules_board, facts=self.facts_table,
-            username="TICK", password="PATH", limits=world.limits, midnight_ns=MIDNIGHT_NS, symbols=list(SYMBOLS),
+            credentials=Credentials.of("TICK", "PATH"), limits=world.limits, midnight_ns=MIDNIGHT_NS, symbols=list(SYMBOLS),
             orders_max=plan.orders_max, executions_max=plan.executions_max,
         )  # fmt: skip
 
