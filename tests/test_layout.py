@@ -159,8 +159,8 @@ def test_words_written_by_different_processes_lie_on_different_lines() -> None:
     fields = dtype_of("engine/runtime/control.h", "tp_control").fields
     assert fields is not None
     writers = {
-        "supervisor": ["phase", "started_ns", "config_hash", "tsc_hz", "supervisor_pid"],
-        "killer": ["kill", "kill_ns", "kill_reason"],
+        "supervisor": ["phase", "started_ns", "config_hash", "tsc_hz", "supervisor_pid", "venue"],
+        "killer": ["kill", "kill_ns", "kill_tsc", "scoped", "kills", "kill_reason", "scopes"],
         "gateway": ["session_up", "drained"],
         "feed": ["feed_sequence", "feed_ended"],
         "exchange": ["flow_done", "published"],

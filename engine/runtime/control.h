@@ -19,16 +19,21 @@
 #define TP_IDLE_YIELD       1
 #define TP_IDLE_SLEEP       2
 
+#define TP_KILL_SCOPES      32
+
 /* One record, a line for each writer.
  *
  *   0 phase        supervisor: TP_PHASE_*. DRAINING: no new orders, open ones are cancelled. STOPPED: every loop returns
- *   8 started_ns   supervisor  16 config_hash  24 tsc_hz  32 supervisor_pid
- *  64 kill         whoever kills: not 0 blocks every new order at the gateway; cancels still pass
- *  72 kill_ns      80 kill_reason
- * 128 session_up   gateway: 1 while the venue accepts orders      136 drained    gateway: 1 when no order of ours is open
- * 192 feed_sequence feed: next message expected                    200 feed_ended feed: 1 after the venue's end of session
- * 256 flow_done    exchange: 1 when its background flow has ended 264 published  exchange: messages published so far
- * 320 first_order_tsc strategy: TSC of its first order, 0 before
+ *   8 started_ns   supervisor  16 config_hash  24 tsc_hz  32 supervisor_pid  40 venue  the gateway's venue, packed as a symbol
+ *  64 kill         whoever kills, one at a time: not 0 blocks every new order at the gateway; cancels still pass
+ *  72 kill_ns, kill_tsc  when the last kill was made, whole or scoped     88 scoped  number of the last scoped kill while any holds, else 0
+ *  96 kills        number of the last kill of all                        128 kill_reason
+ * 320 session_up   gateway: 1 while the venue accepts orders      328 drained    gateway: 1 when no order of ours is open
+ * 384 feed_sequence feed: next message expected                    392 feed_ended feed: 1 after the venue's end of session
+ * 448 flow_done    exchange: 1 when its background flow has ended 456 published  exchange: messages published so far
+ * 512 first_order_tsc strategy: TSC of its first order, 0 before
+ * 576 scopes       whoever kills: TP_KILL_SCOPES lines of scoped kills, eight words each. The first is the kill's number and is written last;
+ *                  0: the line is free. Then the strategy (-1: all), the packed symbol (0: all), the packed venue (0: all), kill_ns
  */
 struct tp_control {
     uint64_t phase;
@@ -36,10 +41,15 @@ struct tp_control {
     uint64_t config_hash;
     double tsc_hz;
     uint64_t supervisor_pid;
-    uint64_t supervisor_pad[3];
+    uint64_t venue;
+    uint64_t supervisor_pad[2];
     uint64_t kill;
     uint64_t kill_ns;
-    uint8_t kill_reason[48];
+    uint64_t kill_tsc;
+    uint64_t scoped;
+    uint64_t kills;
+    uint64_t kill_pad[3];
+    uint8_t kill_reason[192];
     uint64_t session_up;
     uint64_t drained;
     uint64_t gateway_pad[6];
@@ -51,6 +61,7 @@ struct tp_control {
     uint64_t exchange_pad[6];
     uint64_t first_order_tsc;
     uint64_t strategy_pad[7];
+    int64_t scopes[256];
 };
 
 /* One record a process, written by that process alone. reason: what its loop returned when it ended (engine/runtime/hot.py).
@@ -231,6 +242,7 @@ struct tp_strategy_stats {
  * adopted          orders of an earlier life of this gateway, known from the venue's replay
  * never_arrived    orders lost with a session, told to their strategy     unknown_orders  orders of unknown fate
  * connects, connect_failures   connections made and not made              reconciliations  sessions that came up reconciled
+ * kill_swept  number of the last kill whose cancels are all written: kill_cancels of them, the last so long after the word of the command
  */
 struct tp_gateway_stats {
     int64_t orders;
@@ -263,7 +275,10 @@ struct tp_gateway_stats {
     int64_t connect_failures;
     int64_t reconciliations;
     int64_t position_mismatches;
-    int64_t reserved[10];
+    int64_t kill_swept;
+    int64_t kill_cancels;
+    int64_t kill_to_last_cancel_tsc;
+    int64_t reserved[7];
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;

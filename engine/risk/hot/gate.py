@@ -21,6 +21,7 @@ from engine.risk.hot.reasons import (
     PASSED,
     REASON_ILLEGAL,
     REASON_KILLED,
+    REASON_KILLED_SCOPE,
     REASON_NO_SESSION,
     REASON_PHASE,
     REASON_QUANTITY,
@@ -32,9 +33,10 @@ from engine.risk.hot.reasons import (
 )
 from engine.risk.hot.reference import NOWHERE, judge_collar, place_of, read_reference, see_middle
 from engine.risk.hot.rules import judge_state, judge_strategy, refresh
+from engine.risk.hot.scopes import covered
 from engine.risk.hot.size import judge_size
 from engine.risk.hot.stake import judge_stake, revalue
-from engine.risk.hot.state import KILL, LINES, OFF, PHASE, SELF_TRADE, SESSION_UP
+from engine.risk.hot.state import KILL, LINES, OFF, PHASE, SCOPED, SELF_TRADE, SESSION_UP
 from shm.atomics import load_acquire
 
 
@@ -98,7 +100,10 @@ def judge_order(risk, clock, now_tsc, order, counted_qty, executed_qty):
     place = place_of(risk, order.instrument)
     if place == NOWHERE:
         return REASON_UNKNOWN_INSTRUMENT
-    if risk.known[order.instrument].restricted != 0:
+    known = risk.known[order.instrument]
+    if load_acquire(risk.control, SCOPED) != 0 and covered(risk.control, np.int64(order.strategy), known.symbol) != 0:
+        return REASON_KILLED_SCOPE
+    if known.restricted != 0:
         return REASON_RESTRICTED
     line = risk.lines[place]
     reason = judge_size(risk.rules, line, order.qty, order.px, executed_qty)

@@ -94,6 +94,19 @@ SWINGS = 8
 PHASE = CONTROL.fields["phase"][1] // 8
 KILL = CONTROL.fields["kill"][1] // 8
 SESSION_UP = CONTROL.fields["session_up"][1] // 8
+SCOPED = CONTROL.fields["scoped"][1] // 8
+VENUE = CONTROL.fields["venue"][1] // 8
+SCOPES_AT = CONTROL.fields["scopes"][1] // 8
+
+# Words of a scoped kill behind SCOPES_AT.
+SCOPE_NUMBER = 0
+SCOPE_STRATEGY = 1
+SCOPE_SYMBOL = 2
+SCOPE_VENUE = 3
+SCOPE_NS = 4
+SCOPE_WORDS = 8
+ANY_STRATEGY = -1
+ANY_NAME = 0
 
 # The collar is kept in hundredths of a basis point, so that a fraction of one can be asked for.
 COLLAR_UNITS = 1_000_000
