@@ -14,8 +14,8 @@ from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.orders import move_to
 from engine.gateway.hot.state import CHAIN_MAX, NEXT_REF, USER_REF_MAX
 from engine.gateway.hot.step import step
-from engine.gateway.hot.sweep import SWEEP_CANCELS_PER_STEP
 from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot.encode import SWEEP_CANCELS_MAX
 from engine.gateway.ouch.hot.session import (
     EXECUTIONS_EXHAUSTED,
 )
@@ -56,7 +56,7 @@ def test_an_order_is_sent_accepted_filled_in_parts_and_done(house: House) -> Non
     assert said == "enter order"
     assert fields == {
         "user_ref": 1, "side": "S", "quantity": 300, "symbol": "MSFT", "px": PX - 50, "tif": "3", "display": "Y", "capacity": "P",
-        "sweep": "N", "cross": "N", "client_id": "", "appendage_length": 0,
+        "sweep": "N", "cross": "N", "client_id": "TICKPATH  /S00", "appendage_length": 0,
     }  # fmt: skip
     assert house.state_of(order_id) == gateway_state.PENDING_NEW
     assert house.opens(MSFT) == (0, 300)
@@ -672,7 +672,7 @@ def test_draining_cancels_everything_once_and_says_when_it_is_done(house: House)
     house.settle()
     house.control.phase = PHASE_DRAINING
     cancelled = [fields["user_ref"] for said, fields in house.settle() if said == "cancel order"]
-    assert cancelled == [ids[0], ids[2], ids[3], under_way, replaced_by]  # one is on its way out already
+    assert cancelled == [replaced_by, under_way, ids[3], ids[2], ids[0]]  # one is on its way out already
     assert house.state_of(ids[0]) == gateway_state.PENDING_CANCEL
     assert house.control.drained == 0
     house.new()
@@ -710,19 +710,19 @@ def test_draining_with_nothing_open_is_done_at_once(house: House) -> None:
 
 def test_draining_many_orders_takes_several_turns(houses: Callable[..., House]) -> None:
     house = houses(orders_max=1 << 12)
-    ids = [house.new(qty=1) for _ in range(300)]
+    ids = [house.new(qty=1) for _ in range(SWEEP_CANCELS_MAX + 100)]
     house.settle()
     house.control.phase = PHASE_DRAINING
     house.turn()
-    assert house.stats.cancels_on_drain == SWEEP_CANCELS_PER_STEP
-    assert [fields["user_ref"] for _, fields in house.settle()] == ids
-    assert house.stats.cancels_on_drain == 300
+    assert house.stats.cancels_on_drain == SWEEP_CANCELS_MAX
+    assert [fields["user_ref"] for _, fields in house.settle()] == ids[::-1]
+    assert house.stats.cancels_on_drain == SWEEP_CANCELS_MAX + 100
 
 
 def test_the_kill_word_blocks_new_orders_and_cancels_what_is_open(house: House) -> None:
     first, second = house.live(), house.live(side=SELL)
     house.control.kill = 1
-    assert [(said, fields["user_ref"]) for said, fields in house.settle()] == [("cancel order", first), ("cancel order", second)]
+    assert [(said, fields["user_ref"]) for said, fields in house.settle()] == [("cancel order", second), ("cancel order", first)]
     house.new()
     house.replace(first)
     house.cancel(first)

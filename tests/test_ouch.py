@@ -180,8 +180,9 @@ quantity = st.integers(1, ouch.QUANTITY_MAX)
 px = st.integers(1, 2**40)
 side = st.sampled_from([BUY, SELL])
 tif = st.sampled_from([TIF_DAY, TIF_IOC])
+strategy = st.integers(0, 63)
 symbol = st.text(st.characters(min_codepoint=65, max_codepoint=90), min_size=1, max_size=8)
-COMMON = {"display": "Y", "sweep": "N", "client_id": "", "appendage_length": 0}
+COMMON = {"display": "Y", "sweep": "N", "appendage_length": 0}
 VENUE_TIF = {TIF_DAY: "0", TIF_IOC: "3"}
 
 
@@ -192,28 +193,37 @@ def framed(message: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def wire() -> np.ndarray:
     """One buffer for all examples: what one order leaves behind must not show in the next."""
-    return templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1)
+    return templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1, "TRADER")
 
 
-@given(order_id=u32, side=side, qty=quantity, symbol=symbol, px=px, tif=tif)
+@given(order_id=u32, side=side, qty=quantity, symbol=symbol, px=px, tif=tif, strategy=strategy)
 @settings(max_examples=200, deadline=None)
 def test_the_kernel_encodes_a_new_order_as_the_table_does(
-    wire: np.ndarray, order_id: int, side: int, qty: int, symbol: str, px: int, tif: int
+    wire: np.ndarray, order_id: int, side: int, qty: int, symbol: str, px: int, tif: int, strategy: int
 ) -> None:
-    encode.encode_enter(wire, order_id, side, qty, pack_symbol(symbol), px, tif)
+    encode.encode_enter(wire, order_id, side, qty, pack_symbol(symbol), px, tif, strategy)
     expected = ouch.ENTER_ORDER.encode(
-        user_ref=order_id, side=chr(side), quantity=qty, symbol=symbol, px=px, tif=VENUE_TIF[tif], capacity="P", cross="N", **COMMON
-    )
+        user_ref=order_id, side=chr(side), quantity=qty, symbol=symbol, px=px, tif=VENUE_TIF[tif], capacity="P", cross="N",
+        client_id=f"TRADER    /S{strategy:02}", **COMMON,
+    )  # fmt: skip
     assert bytes(wire[encode.ENTER_AT :][: encode.ENTER_BYTES]) == framed(expected)
 
 
-@given(target_id=u32, order_id=u32, qty=quantity, px=px, tif=tif)
+@given(target_id=u32, order_id=u32, qty=quantity, px=px, tif=tif, strategy=strategy)
 @settings(max_examples=200, deadline=None)
 def test_the_kernel_encodes_a_replace_as_the_table_does(
-    wire: np.ndarray, target_id: int, order_id: int, qty: int, px: int, tif: int
+    wire: np.ndarray, target_id: int, order_id: int, qty: int, px: int, tif: int, strategy: int
 ) -> None:
-    encode.encode_replace(wire, target_id, order_id, qty, px, tif)
-    expected = ouch.REPLACE_ORDER.encode(orig_user_ref=target_id, user_ref=order_id, quantity=qty, px=px, tif=VENUE_TIF[tif], **COMMON)
+    encode.encode_replace(wire, target_id, order_id, qty, px, tif, strategy)
+    expected = ouch.REPLACE_ORDER.encode(
+        orig_user_ref=target_id,
+        user_ref=order_id,
+        quantity=qty,
+        px=px,
+        tif=VENUE_TIF[tif],
+        client_id=f"TRADER    /S{strategy:02}",
+        **COMMON,
+    )
     assert bytes(wire[encode.REPLACE_AT :][: encode.REPLACE_BYTES]) == framed(expected)
 
 

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot import encode
+from engine.gateway.stage import packet, templates
 from engine.layout import BUY, MSG_CANCEL, SELL
 from engine.risk.hot.reasons import PASSED
+from engine.wire.credentials import Credentials
+from engine.wire.soupbintcp import UNSEQUENCED
 from tests.gateway_house import AAPL, MSFT, PX, House, build_houses
 
 houses = pytest.fixture(build_houses)
@@ -83,8 +88,15 @@ def test_only_an_order_that_passed_the_gate_is_encoded() -> None:
 def test_the_sweep_sends_nothing_but_cancels() -> None:
     (sweep,) = (function for function in functions(ROOT / SWEEP) if function.name == "sweep")
     sends = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func) == "send"]
-    assert [ast.unparse(call.args[3]) for call in sends] == ["CANCEL_AT"]
-    assert "encode_cancel" in called(sweep)
+    assert [ast.unparse(call.args[3]) for call in sends] == ["SWEEP_AT"]
+    # All that is there are cancels of the whole order, of which the sweep writes nothing but the order's number.
+    puts = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("put_", "encode"))]
+    assert [ast.unparse(call.args[1]) for call in puts] == ["SWEEP_AT + size + REF_IN_CANCEL"]
+    assert not [
+        node for node in ast.walk(sweep) if isinstance(node, ast.Subscript) and ast.unparse(node).startswith(("wire[", "gateway.wire["))
+    ]
+    region = bytes(templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1)[encode.SWEEP_AT :])
+    assert region == packet(UNSEQUENCED, ouch.CANCEL_ORDER.encode(user_ref=0, quantity=0)) * encode.SWEEP_CANCELS_MAX
 
 
 @pytest.mark.statement(13)

@@ -82,6 +82,7 @@ class GatewayStage:
         symbols: Sequence[str],
         session: str = "",
         sequence: int = 1,
+        trader: str = "TICKPATH",
         orders_max: int = 1 << 16,
         executions_max: int = 1 << 20,
     ) -> None:
@@ -93,6 +94,7 @@ class GatewayStage:
         symbols       what may be traded; an order for another is refused, as is any until the feed has named its instrument
         session       the session to log into, empty for the current one
         sequence      the first of its sequenced packets that is wanted; 0: none of the past
+        trader        who answers for the orders, up to 10 characters: told to the venue with each, beside its strategy
         midnight_ns   the venue's midnight in nanoseconds since the epoch: its times count from there
         orders_max    orders that may be open or under way at once, counted from the oldest open one; rounded up to a power of two
         executions_max  places for unique executions; with three quarters of them taken new orders are refused
@@ -114,7 +116,7 @@ class GatewayStage:
             facts=facts,
             orders_max=power_of_two(orders_max),
         )
-        wire = templates(credentials, session, sequence)
+        wire = templates(credentials, session, sequence, trader)
         self.socket = connect(host, port)
         words = np.zeros(SESSION_WORDS, np.int64)
         words[FD] = self.socket.fileno()
@@ -172,12 +174,16 @@ def packet(kind: int, payload: bytes = b"") -> bytes:
     return (1 + len(payload)).to_bytes(LENGTH_BYTES, "big") + bytes([kind]) + payload
 
 
-def templates(credentials: Credentials, session: str, sequence: int) -> np.ndarray:
+def templates(credentials: Credentials, session: str, sequence: int, trader: str = "TICKPATH") -> np.ndarray:
     """Every packet that the gateway sends, at its place in `wire` (hot/encode.py). An order fills in only what is its own.
 
-    ValueError names a login field that does not fit. Orders are displayed, for our own account (capacity P), not swept, not for a cross.
+    ValueError names a login field, or a trader, that does not fit. Orders are displayed, for our own account (capacity P), not swept, not
+    for a cross.
     """
-    common: dict[str, Any] = {"display": "Y", "sweep": "N", "client_id": "", "appendage_length": 0}
+    if not 1 <= len(trader) <= encode.TRADER_MAX:
+        raise ValueError(f"trader={trader!r}: expected 1 to {encode.TRADER_MAX} characters")
+    client_id = f"{trader:<{encode.TRADER_MAX}}/S00"
+    common: dict[str, Any] = {"display": "Y", "sweep": "N", "client_id": client_id, "appendage_length": 0}
     day = chr(encode.venue_tif(TIF_DAY))
     enter = ENTER_ORDER.encode(user_ref=0, side="B", quantity=0, symbol="", px=0, tif=day, capacity="P", cross="N", **common)
     replace = REPLACE_ORDER.encode(orig_user_ref=0, user_ref=0, quantity=0, px=0, tif=day, **common)
@@ -191,6 +197,7 @@ def templates(credentials: Credentials, session: str, sequence: int) -> np.ndarr
         (encode.CANCEL_AT, packet(UNSEQUENCED, cancel)),
         (encode.HEARTBEAT_AT, packet(CLIENT_HEARTBEAT)),
         (encode.LOGIN_AT, packet(login[0], login[1:])),
+        (encode.SWEEP_AT, packet(UNSEQUENCED, cancel) * encode.SWEEP_CANCELS_MAX),
     ):
         wire[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
     credentials.put(wire, encode.LOGIN_AT + LOGIN_PAIR_AT)

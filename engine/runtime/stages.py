@@ -136,6 +136,7 @@ def build_gateway(run: Run) -> Stage:
         address=split_address(config.address),
         credentials=run.logins.gateway,
         session=config.session,
+        trader=config.trader,
         limits=run.config.risk,
         midnight_ns=run.midnight_ns,
         symbols=run.config.strategy.symbols,

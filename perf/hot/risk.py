@@ -54,7 +54,16 @@ def judge_and_encode(risk, clock, orders, wire, rounds):
                 unlink(risk, place)
                 link(risk, place, order.instrument, order.side, order.px)
                 position_changed(risk, order.instrument)
-                encode_enter(wire, order.order_id, order.side, order.qty, risk.known[order.instrument].symbol, order.px, order.tif)
+                encode_enter(
+                    wire,
+                    order.order_id,
+                    order.side,
+                    order.qty,
+                    risk.known[order.instrument].symbol,
+                    order.px,
+                    order.tif,
+                    np.int64(order.strategy),
+                )
     return passed
 
 

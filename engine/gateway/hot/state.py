@@ -32,7 +32,13 @@ EXECUTIONS = 20  # unique executions remembered
 MIDNIGHT_NS = 21
 TURN = 22
 NEXT_REF = 23  # the user_ref of the next order that is sent: the venue wants them to grow
-SESSION_WORDS = 24
+SWEEP_ALL = 24  # the sweep is about everything, not only what a scoped kill covers
+SWEEP_CANCELS = 25  # cancels written by it so far
+SWEEP_KILL = 26  # the number of the kill that it is for, until that is told; 0: none
+SWEPT_TSC = 27  # when the last of its cancels was written
+SCOPED_SEEN = 28
+UP_SEEN = 29
+SESSION_WORDS = 30
 
 # Values of STATE.
 CONNECTED = 0

@@ -20,7 +20,7 @@ from engine.gateway.hot.state import (
     SWEEP_NEXT,
     TURN,
 )
-from engine.gateway.hot.sweep import sweep, tell_drained, watch_for_sweep
+from engine.gateway.hot.sweep import sweep, tell_drained, tell_swept, watch_for_sweep
 from engine.gateway.hot.take import take_orders
 from engine.gateway.ouch.hot.session import NOT_WHOLE, SESSION_ENDED, begin, keep_alive, packet_bytes, read_packets, receive, send_pending
 from engine.messages.hot.stamp import now_tsc
@@ -46,7 +46,8 @@ def step(gateway, clock):
         done += 1
     watch_for_sweep(gateway)
     if session[SWEEP_NEXT] <= session[SWEEP_END]:
-        done += sweep(gateway, tsc)
+        done += sweep(gateway, clock, tsc)
+    tell_swept(gateway, clock)
     done += take_orders(gateway, clock)
     if session[OWED] != 0 or packet_bytes(session, gateway.inbound) != NOT_WHOLE:
         # The reports ring is full: it is we who do not listen, and not the venue that is silent.

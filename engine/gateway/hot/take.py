@@ -137,12 +137,13 @@ def encode(gateway, order, target, counted_qty, executed_qty):
     gateway.stats[0].open_orders += 1
     change_open(gateway, order.instrument, order.side, max(order.qty - counted_qty, 0))
     link(gateway.risk, index, order.instrument, order.side, order.px)
+    strategy = np.int64(order.strategy)
     if order.kind == MSG_NEW:
-        encode_enter(wire, user_ref, order.side, order.qty, gateway.risk.known[order.instrument].symbol, order.px, order.tif)
+        encode_enter(wire, user_ref, order.side, order.qty, gateway.risk.known[order.instrument].symbol, order.px, order.tif, strategy)
         return ENTER_AT, ENTER_BYTES, index
     target_ref = np.int64(table[target].user_ref)
     table[index].replaces = target_ref
     table[target].replaced_by = user_ref
     settle(gateway.stats, table[target])
-    encode_replace(wire, target_ref, user_ref, order.qty + executed_qty, order.px, order.tif)
+    encode_replace(wire, target_ref, user_ref, order.qty + executed_qty, order.px, order.tif, strategy)
     return REPLACE_AT, REPLACE_BYTES, index
