@@ -592,14 +592,17 @@ def test_a_start_looks_for_the_latch_when_its_memory_is_there(launcher: Launcher
     assert launcher.segments() == []
 
 
-def test_a_kill_latches_before_it_looks_for_the_instance(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_latches_before_it_looks_for_the_instance_again(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
     def attach(name: str, dtype: np.dtype) -> None:
-        assert (state / "a.killed").exists()
+        looked.append((state / "a.killed").exists())
         raise SegmentError(f"{name}: there is none")
 
     monkeypatch.setattr(killswitch.Table, "attach", staticmethod(attach))
     with pytest.raises(SegmentError, match="there is none It cannot start now"):
         killswitch.set_kill("a", "test")
+    assert looked == [False, True]
 
 
 @needs_root

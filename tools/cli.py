@@ -11,6 +11,7 @@ import click
 
 from tools.explained import EXIT_FAILED, EXIT_NO, explained, print_json
 from tools.explained import EXIT_MISUSE as EXIT_MISUSE
+from tools.kill_cli import arm, kill
 from tools.risk_cli import risk
 
 
@@ -106,29 +107,6 @@ def new(name: str, folder: Path) -> None:
 
     path = write_new(name, folder)
     click.echo(f'wrote {path}\nrun it: tickpath config > {name}.toml, set use = "./{path.name}" under [strategy], tickpath run {name}.toml')
-
-
-@main.command()
-@click.option("--reason", default="", help="Kept with the kill, up to 48 bytes.")
-@click.option("--instance", default="tickpath", show_default=True)
-@explained
-def kill(reason: str, instance: str) -> None:
-    """Block new orders of a running instance, cancel its open ones, and keep it from starting again until `tickpath arm`."""
-    from tools.killswitch import set_kill
-
-    set_kill(instance, reason or "by hand")
-    click.echo(f"{instance}: new orders are blocked, open ones are being cancelled; `tickpath arm` lets it trade again")
-
-
-@main.command()
-@click.option("--instance", default="tickpath", show_default=True)
-@explained
-def arm(instance: str) -> None:
-    """Let a killed instance trade, and start, again."""
-    from tools.killswitch import clear_kill
-
-    running = clear_kill(instance)
-    click.echo(f"{instance}: armed" + ("" if running else "; it does not run, and may start"))
 
 
 @main.command()
@@ -391,6 +369,8 @@ def doctor(config_path: Path | None, profile: Path | None, root: Path | None, js
 
 
 main.add_command(risk)
+main.add_command(kill)
+main.add_command(arm)
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ the same time. Where the instance does not run, a decision holds from its next s
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from engine.risk import rules
 from engine.risk.limits import Limits, kinds_of_limits, to_dict
 from engine.risk.make import verdicts_of
 from engine.risk.rules import STATE_NAMES, STATES, Rules
-from engine.runtime import standing
+from engine.runtime import latch, standing
 from engine.runtime.standing import Decision, Standing
 from shm.segment import SegmentError
 from shm.table import Board, Table
@@ -66,26 +66,41 @@ def running(instance: str) -> Running | None:
         return None
 
 
-def set_limit(instance: str, name: str, text: str, by: str, reason: str) -> str:
-    """Change one limit; "config" takes the change back. ValueError names what cannot be. Returns what came of it."""
+@dataclass(frozen=True)
+class For:
+    """A change that ends by itself, and the second person who answers for it."""
+
+    minutes: float
+    second: str
+
+
+def set_limit(instance: str, name: str, text: str, by: str, reason: str, lasting: For | None = None) -> str:
+    """Change one limit, for good or for a while; "config" takes a change back. ValueError names what cannot be. Returns what came of it."""
     if name not in kinds_of_limits():
         raise ValueError(f"limit={name!r}: expected one of {', '.join(kinds_of_limits())}")
 
     def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
         kept = held.limits.get(name)
         if found is None:
-            if text != CONFIG_WORD or kept is None:
+            if text != CONFIG_WORD or (kept is None and name not in held.overrides):
                 raise ValueError(
                     f"instance={instance}: it does not run: set risk.{name} in its config (a change can be taken back: config)"
                 )
-            del held.limits[name]
-            return standing.decision(name, CONFIG_WORD, kept.value, by, reason), None
+            before = held.overrides.pop(name, kept)
+            held.limits.pop(name, None)
+            return standing.decision(name, CONFIG_WORD, before.value if before else None, by, reason), None
         current = to_dict(found.rules().limits)
-        configured = current[name] if kept is None else kept.before
+        lower = held.overrides[name].before if name in held.overrides else current[name]
+        configured = lower if kept is None else kept.before
         limits = msgspec.convert(current | {name: configured if text == CONFIG_WORD else value_of(text)}, Limits)
         made = standing.decision(name, to_dict(limits)[name], current[name], by, reason)
         changed = replace(found.rules(), limits=limits)
         rules.record_of(changed)
+        if lasting is not None:
+            made = standing.override(msgspec.structs.replace(made, before=lower), lasting.minutes, lasting.second)
+            held.overrides[name] = made
+            return made, changed
+        held.overrides.pop(name, None)
         held.limits.pop(name, None)
         if made.value != configured:
             held.limits[name] = msgspec.structs.replace(made, before=configured)
@@ -97,12 +112,16 @@ def set_limit(instance: str, name: str, text: str, by: str, reason: str) -> str:
         raise ValueError(f"{name}={text}: {error}") from None
 
 
-def set_state(instance: str, state: str, by: str, reason: str) -> str:
-    """ACTIVE, REDUCING or HALTED from now on. ACTIVE clears what a loss has tripped."""
+def set_state(instance: str, state: str, by: str, reason: str, lasting: For | None = None) -> str:
+    """ACTIVE, REDUCING or HALTED from now on, or for a while. ACTIVE clears what a loss has tripped."""
 
     def change(held: Standing, found: Running | None) -> tuple[Decision, Rules | None]:
-        made = standing.decision("state", state, held.state, by, reason)
-        held.state, held.state_decision = state, made
+        made = standing.decision(standing.STATE, state, held.state if lasting else held.state_now, by, reason)
+        if lasting is not None:
+            made = held.overrides[standing.STATE] = standing.override(made, lasting.minutes, lasting.second)
+        else:
+            held.overrides.pop(standing.STATE, None)
+            held.state, held.state_decision = state, made
         cleared = int(found.facts["trips"]) if found and state == "active" else 0
         if found is None:
             return made, None
@@ -135,7 +154,7 @@ def _decide(instance: str, change: Callable[[Standing, Running | None], tuple[De
         standing.append(instance, made)
         standing.save(instance, held)
         taken = found.put(changed) if found and changed else False
-    became = f"{made.what}: {_short(made.before)} -> {_short(made.value)}"
+    became = f"{made.what}: {_short(made.before)} -> {_short(made.value)}" + (f" {standing.until(made)}" if made.until_s else "")
     if found is None and running(instance):
         return f"{became}; {instance} was starting meanwhile: say it again"
     if found is None:
@@ -159,10 +178,10 @@ def describe(instance: str) -> dict[str, Any]:
     """What holds and what came of it, as plain data. Where the instance does not run: what it would begin with beside its config."""
     found, held = running(instance), standing.load(instance)
     if found is None:
-        limits = {name: made.value for name, made in held.limits.items()}
-        state: dict[str, Any] = {"running": False, "state": held.state, "limits": limits}
-        return state | {"changed": _changed(held), "disabled": sorted(held.disabled)}
-    return described(found.rules(), found.facts) | {"running": True, "changed": _changed(held)}
+        limits = {name: made.value for name, made in (held.limits | held.overrides).items() if name != standing.STATE}
+        state: dict[str, Any] = {"running": False, "state": held.state_now, "limits": limits}
+        return state | {"changed": _changed(held), "disabled": sorted(held.disabled), "killed": _killed(instance)}
+    return described(found.rules(), found.facts) | {"running": True, "changed": _changed(held), "killed": _killed(instance)}
 
 
 def described(found: Rules, facts: np.record) -> dict[str, Any]:
@@ -183,6 +202,7 @@ def described(found: Rules, facts: np.record) -> dict[str, Any]:
         "notional_sent": round(int(facts["session_notional"]) * scale, found.px_decimals),
         "messages": int(facts["messages"]),
         "executions": int(facts["executions"]),
+        "orders_by_strategy": {str(strategy): int(count) for strategy, count in enumerate(facts["fired"]) if count},
     }
 
 
@@ -191,7 +211,12 @@ def _tripped(found: Rules, facts: np.record) -> bool:
 
 
 def _changed(held: Standing) -> dict[str, Any]:
-    return {name: msgspec.structs.asdict(made) for name, made in held.limits.items()}
+    return {name: msgspec.structs.asdict(made) for name, made in (held.limits | held.overrides).items()}
+
+
+def _killed(instance: str) -> list[str]:
+    """What is killed, and when, by whom and why."""
+    return [f"{scope}: {told}" for scope, told in latch.latched(instance).items()]
 
 
 def _short(value: Any) -> str:

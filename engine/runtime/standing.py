@@ -1,6 +1,6 @@
 """What a person or the gate decided about an instance's risk, kept on disk beyond its processes, and the log of all such decisions.
 
-    FOLDER/<instance>.risk.json   what holds now: state, limits that were changed, strategies that are disabled
+    FOLDER/<instance>.risk.json   what holds now: state, limits that were changed, overrides, strategies that are disabled
     FOLDER/<instance>.risk.log    one JSON line for each decision, appended and synced before it comes into force; never rewritten
 
 FOLDER is the kill switch's (engine/runtime/latch.py). A start puts what holds on top of its config: a state, a limit or a disabled
@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ from engine.risk.rules import DISABLED, ENABLED, STATES, Rules
 from engine.runtime import latch
 
 GATE = "the gate"
+CLOCK = "the clock"
+STATE = "state"
+LOCK_PATIENCE_S = 5.0
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True):
-    """By whom, when and why; value is what was decided, before what it replaced."""
+    """By whom, when and why; value is what was decided, before what it replaced.
+
+    An override has also a second person, and until when it holds, in seconds since the epoch."""
 
     at: str
     by: str
@@ -35,15 +40,23 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True):
     value: Any = None
     before: Any = None
     user: str = ""
+    second: str = ""
+    until_s: float = 0.0
 
 
 class Standing(Struct, forbid_unknown_fields=True):
-    """What holds. limits: by name, those that differ from the config, with what was configured as `before`."""
+    """What holds. limits: by name, those that differ from the config, with what was configured as `before`. overrides: by limit or
+    "state", what holds above that for a while, with what it goes back to as `before`."""
 
     state: str = "active"
     state_decision: Decision | None = None
     limits: dict[str, Decision] = field(default_factory=dict)
     disabled: dict[int, Decision] = field(default_factory=dict)
+    overrides: dict[str, Decision] = field(default_factory=dict)
+
+    @property
+    def state_now(self) -> str:
+        return str(self.overrides[STATE].value) if STATE in self.overrides else self.state
 
 
 def decision(what: str, value: Any, before: Any, by: str, reason: str) -> Decision:
@@ -55,6 +68,27 @@ def decision(what: str, value: Any, before: Any, by: str, reason: str) -> Decisi
             )
     at = time.strftime("%Y-%m-%d %H:%M:%S %z")
     return Decision(at=at, by=by, reason=reason, what=what, value=value, before=before, user=latch.who())
+
+
+def override(made: Decision, minutes: float, second: str) -> Decision:
+    """A decision that ends by itself and that two people answer for (RTS 6, article 15(6)). ValueError where there is no second one."""
+    if not second.strip() or not second.isprintable():
+        raise ValueError(f"--second={second!r}: expected the name of a second person: an override with --for takes two")
+    if second.strip().casefold() == made.by.strip().casefold():
+        raise ValueError(f"--second={second!r}: expected another person than --by: an override takes two")
+    return msgspec.structs.replace(made, second=second, until_s=time.time() + 60 * minutes)
+
+
+def end_overrides(instance: str, held: Standing, over: Callable[[Decision], bool]) -> list[Decision]:
+    """Take out of `held` the overrides that are over, and log each end. The caller holds `alone`, and saves."""
+    ended = []
+    for name, made in list(held.overrides.items()):
+        if over(made):
+            why = f"the override of {made.by} and {made.second} ({made.reason}) is over"
+            ended.append(decision(name, made.before, made.value, CLOCK, why))
+            append(instance, ended[-1])
+            del held.overrides[name]
+    return ended
 
 
 def state_path(instance: str) -> Path:
@@ -76,8 +110,8 @@ def load(instance: str) -> Standing:
         found = msgspec.json.decode(raw, type=Standing)
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}; it says which limits were changed: repair it, or remove it to go back to the config") from None
-    if found.state not in STATES:
-        raise ValueError(f"{path}: state={found.state!r}: expected one of {', '.join(STATES)}")
+    if found.state not in STATES or found.state_now not in STATES:
+        raise ValueError(f"{path}: state={found.state_now!r}: expected one of {', '.join(STATES)}")
     return found
 
 
@@ -90,7 +124,7 @@ def save(instance: str, standing: Standing) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.chmod(0o644)
-    _give_to_owner(draft)
+    give_to_owner(draft)
     draft.replace(path)
     latch.sync(path.parent)
 
@@ -99,7 +133,7 @@ def append(instance: str, made: Decision) -> None:
     """One line more of the log, on disk before this returns."""
     fd = os.open(log_path(instance), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        _give_to_owner(log_path(instance))
+        give_to_owner(log_path(instance))
         line = msgspec.json.encode(made) + b"\n"
         if os.write(fd, line) != len(line):
             raise OSError(f"{log_path(instance)}: the log could not be written whole")
@@ -121,38 +155,64 @@ def decisions(instance: str) -> list[Decision]:
     return found
 
 
+class Busy(OSError):
+    """Another decision is being made, and does not come to an end."""
+
+
 @contextlib.contextmanager
-def alone(instance: str) -> Iterator[None]:
-    """One decision at a time, whoever makes it."""
-    fd = os.open(_path(instance, "risk.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+def alone(instance: str, suffix: str = "risk.lock", patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+    """One decision at a time, whoever makes it. Busy where another does not come to an end: it was stopped, or its disk hangs."""
+    path = _path(instance, suffix)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _give_to_owner(_path(instance, "risk.lock"))
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        give_to_owner(path)
+        deadline = time.monotonic() + patience_s
+        while not _locked(fd):
+            if time.monotonic() > deadline:
+                raise Busy(f"{path}: another command has held it for {patience_s:.0f} s; end that one")
+            time.sleep(0.005)
         yield
     finally:
         os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def rules_at_start(standing: Standing, config: Limits, symbols: int) -> tuple[Rules, list[str]]:
     """What a start puts into force, and a sentence for each thing that differs from the config. ValueError where it cannot hold."""
     configured = to_dict(config)
     known = {name: made for name, made in standing.limits.items() if name in configured and made.value != configured[name]}
-    limits = msgspec.convert(configured | {name: made.value for name, made in known.items()}, Limits)
+    above = {name: made for name, made in standing.overrides.items() if name in configured}
+    values = {name: made.value for name, made in (known | above).items()}
+    limits = msgspec.convert(configured | values, Limits)
     enabled = {0: ENABLED} | dict.fromkeys(standing.disabled, DISABLED)
-    rules = Rules(limits, symbols=symbols, state=STATES[standing.state], enabled=enabled)
+    rules = Rules(limits, symbols=symbols, state=STATES[standing.state_now], enabled=enabled)
     notes = [f"risk.{name}={made.value}, not {configured[name]} as configured: {_told(made)}" for name, made in known.items()]
-    if standing.state != "active" and standing.state_decision is not None:
+    notes += [f"risk: {name}={made.value} instead of {made.before} {until(made)}" for name, made in standing.overrides.items()]
+    if standing.state_now != "active" and standing.state_decision is not None:
         notes.append(f"risk: the state is {standing.state.upper()}: {_told(standing.state_decision)}; `tickpath risk state active` ends it")
     for strategy, made in standing.disabled.items():
         notes.append(f"risk: strategy {strategy} is disabled: {_told(made)}; `tickpath risk enable {strategy}` ends it")
     return rules, notes
 
 
+def until(made: Decision) -> str:
+    """Of an override: until when, by whom and why."""
+    ends = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(made.until_s))
+    return f"until {ends}: {made.reason} ({made.by} and {made.second}, {made.at})"
+
+
 def _told(made: Decision) -> str:
     return f"{made.reason} ({made.by}, {made.at})"
 
 
-def _give_to_owner(path: Path) -> None:
+def give_to_owner(path: Path) -> None:
     """What root writes into the service's folder is the service's: its gate must be able to go on with it."""
     if os.geteuid() == 0:
         owner = path.parent.stat()
