@@ -16,7 +16,7 @@ from rich.console import Console
 from engine.feed.pcap import is_capture
 from engine.layout import pack_symbol
 from engine.risk import rules
-from engine.runtime import cpus, keeper, latch, logins, realtime, report, standing
+from engine.runtime import cpus, keeper, kills, latch, logins, realtime, report, standing
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import Config, ConfigError, load
 from engine.runtime.instance import Instance
@@ -47,6 +47,8 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
         if trade:
             latch.check(config.instance)
         placing_notes += keeper.establish(instance, config)
+        instance.control.records["venue"][0] = pack_symbol(config.gateway.venue)
+        placing_notes += kills.establish(instance.control, config.instance)
         supervisor = Supervisor(config, instance, calibration, places, midnight_ns, found)
         with show.live(console) as line:
             outcome = supervisor.run(_shower(line, supervisor), trade=trade)
@@ -136,6 +138,8 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "notes": notes + _unseen(supervisor) + _unread(supervisor) + played.notes(supervisor),
         **gathered,
         "risk": _risk(supervisor),
+        "trader": supervisor.config.gateway.trader,
+        "alerts": [{"at": at, "text": text} for at, text in supervisor.alerts.said],
         **played.report(supervisor),
         "first_order_ms": report.first_order_ms(supervisor.instance, calibration.hz, started_tsc),
         "tsc_hz": round(calibration.hz),

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 from engine.layout import pack_symbol
 from engine.risk.limits import Limits
 from engine.runtime import cpus
+from engine.runtime.latch import VENUE_PATTERN
 
 DEFAULT_PATH = Path(__file__).with_name("default.toml")
 STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
@@ -23,6 +24,7 @@ OptionalInterface = Annotated[str, Meta(pattern=r"^[0-9A-Za-z._:@-]{0,15}$")]
 OptionalAddress = Annotated[str, Meta(pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5})?$")]
 Capacity = Annotated[int, Meta(ge=2, le=1 << 24)]
 Count = Annotated[int, Meta(ge=1, le=1 << 30)]
+Milliseconds = Annotated[int, Meta(ge=0, le=86_400_000)]
 Seconds = Annotated[float, Meta(ge=0, le=7 * 86_400)]
 
 
@@ -112,7 +114,20 @@ class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
     address: Address
     credentials: str = ""
     session: Annotated[str, Meta(max_length=10)] = ""
+    venue: Annotated[str, Meta(pattern=VENUE_PATTERN)] = "XNAS"
+    trader: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,10}$")] = "TICKPATH"
     orders_max: Count = 1 << 20
+
+
+class KillConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """What pulls the kill switch without a person, and whom it alerts. 0 ms: never."""
+
+    on_loss: Literal["reduce", "kill"] = "reduce"
+    on_death: Literal["end", "kill"] = "kill"
+    on_mismatch: Literal["alert", "kill"] = "kill"
+    stale_ms: Milliseconds = 30_000
+    session_down_ms: Milliseconds = 30_000
+    alert_command: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=64)] = field(default_factory=list)
 
 
 class SymbolConfig(Struct, forbid_unknown_fields=True, frozen=True):
@@ -146,6 +161,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     exchange: ExchangeConfig | None = None
     rings: RingsConfig = field(default_factory=RingsConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    kill: KillConfig = field(default_factory=KillConfig)
     seconds: Seconds = 0.0
 
 
@@ -361,6 +377,7 @@ def _keys_at(place: str) -> list[str]:
                 "rings": RingsConfig,
                 "symbols": SymbolConfig,
                 "machine": MachineConfig,
+                "kill": KillConfig,
                 "recovery": RecoveryConfig,
             }.get(part, kind),
         )

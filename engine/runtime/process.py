@@ -17,7 +17,7 @@ import numpy as np
 from numba.core import event
 
 from engine.layout import PHASE_STOPPED, STATE_COMPILING, STATE_ENDED, STATE_LOOPING, STATE_READY
-from engine.runtime import settings
+from engine.runtime import orphan, settings
 from engine.runtime.clock import Calibration
 from engine.runtime.config import ConfigError, MachineConfig, ProcessConfig
 from engine.runtime.cpus import latency_set
@@ -86,7 +86,11 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         line["state"] = STATE_READY
         _wait_for_peers(run, leaving)
         line["state"] = STATE_LOOPING
-        reason = _loop(_attended(_beating(turn, stages), stages), run.calibration, leaving, supervisor, line)
+        turn = _attended(_beating(turn, stages), stages)
+        reason = _loop(turn, run.calibration, leaving, supervisor, line)
+        if os.getppid() != supervisor:
+            reason = orphan.settle(run, place.stages, turn, reason)
+            orphan.name_what_is_open(stages)
         line["reason"] = reason
     finally:
         _account(line)

@@ -20,6 +20,7 @@ from engine.layout import (
     STATE_READY,
 )
 from engine.runtime import process, standing
+from engine.runtime.alerts import Alerts
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config
 from engine.runtime.instance import Instance
@@ -27,6 +28,7 @@ from engine.runtime.keeper import Keeper
 from engine.runtime.logins import Logins
 from engine.runtime.placement import Place
 from engine.runtime.stages import Run
+from engine.runtime.tripwires import Tripwires
 
 TICK_S = 0.02
 # After one process is found dead, the time for those it takes along to die too.
@@ -36,6 +38,9 @@ DRAIN_PATIENCE_S = 5.0
 EXIT_PATIENCE_S = 5.0
 # A loop stamps its heartbeat every turn. On a shared core a turn may come late; this is beyond any scheduler.
 HUNG_AFTER_S = 10.0
+# Long enough for a busy box, and short enough to be told of within five seconds (RTS 6, article 16(5)).
+SILENT_AFTER_S = 3.0
+ALERT_PATIENCE_S = 1.0
 
 
 @dataclass
@@ -93,6 +98,9 @@ class Supervisor:
         self.outcome = Outcome()
         self.signals: list[int] = []
         self.keeper = Keeper(instance)
+        self.alerts = Alerts(config.instance, config.kill.alert_command)
+        self.wires = Tripwires(config, instance, self.alerts, time.monotonic)
+        self.silent: set[int] = set()
         self.decided = len(standing.decisions(config.instance))
         self.traded = False
         self.traded_s = 0.0
@@ -195,6 +203,7 @@ class Supervisor:
         self._phase(PHASE_DRAINING)
         deadline = time.monotonic() + DRAIN_PATIENCE_S
         while not self._drained():
+            self._watch()
             if self._dead() or time.monotonic() > deadline:
                 break
             time.sleep(TICK_S)
@@ -217,18 +226,40 @@ class Supervisor:
     def _over(self, show: Callable[["Supervisor"], None]) -> bool:
         """Whether the run must end now: a signal, or a process that died or hangs. Otherwise waits a moment."""
         show(self)
-        self.keeper.look()
+        self._watch()
         if self.signals:
             self.outcome.why = f"{signal.Signals(self.signals[0]).name} received"
             return True
         if self._dead():
             self._blame()
             return True
-        if hung := self._hung():
+        if hung := self._hung(HUNG_AFTER_S):
             self._fail(f"{hung.place.name} (pid {hung.pid}) hangs: no heartbeat for {HUNG_AFTER_S:.0f} s")
+            self._pull(self.outcome.failures[-1])
             return True
         time.sleep(TICK_S)
         return False
+
+    def _watch(self) -> None:
+        """Keep what the gate decided, pull the switch where it must be, and tell of both."""
+        known = len(self.keeper.notes)
+        self.keeper.look()
+        for note in self.keeper.notes[known:]:
+            self.alerts.say(note)
+        self.wires.look()
+        silent = self._hung(SILENT_AFTER_S)
+        if silent is not None and silent.pid not in self.silent:
+            self.silent.add(silent.pid)
+            self.alerts.say(f"{silent.place.name} (pid {silent.pid}) has been silent for {SILENT_AFTER_S:.0f} s")
+
+    def _pull(self, reason: str) -> None:
+        """A process is dead or hangs: nothing starts again until a person has looked, unless the config says otherwise."""
+        if not self.traded:
+            return
+        if self.config.kill.on_death == "kill":
+            self.wires.pull(f"{reason} (kill.on_death)")
+        else:
+            self.alerts.say(reason)
 
     def _state(self, child: Child) -> int:
         return int(self.instance.processes.records[child.slot]["state"])
@@ -242,12 +273,12 @@ class Supervisor:
                     child.status = status
         return any(child.status is not None for child in self.children)
 
-    def _hung(self) -> Child | None:
+    def _hung(self, after_s: float) -> Child | None:
         now_tsc = process.lib.tp_rdtsc()
         for child in self.children:
             line = self.instance.processes.records[child.slot]
             silent_s = (now_tsc - int(line["heartbeat_tsc"])) / self.calibration.hz
-            if line["state"] == STATE_LOOPING and int(line["heartbeat_tsc"]) and silent_s > HUNG_AFTER_S:
+            if line["state"] == STATE_LOOPING and int(line["heartbeat_tsc"]) and silent_s > after_s:
                 return child
         return None
 
@@ -262,6 +293,7 @@ class Supervisor:
         if all(child.misused for child in dead):
             self.outcome.code = process.EXIT_MISUSE
             self.outcome.failures = [self._said(child) for child in dead]
+        self._pull("; ".join(self.outcome.failures))
         # Whoever died, the open orders must not outlive the run: while the gateway lives it cancels them.
         if self.traded and not any("gateway" in child.place.stages for child in dead):
             self._phase(PHASE_DRAINING)
@@ -300,8 +332,11 @@ class Supervisor:
             if said and not any(said in failure for failure in self.outcome.failures) and self._state(child) != STATE_ENDED:
                 self.outcome.failures.append(f"{child.place.name}: {said}")
             os.close(child.errors_fd)
-        self.keeper.look()
-        self.outcome.notes += self._notes() + self.keeper.notes
+        if self.traded and (count := int(self.instance.gateway_stats.records[0]["open_orders"])):
+            self._fail(f"{count:,} orders may be open at the venue")
+        self._watch()
+        self.alerts.settle(ALERT_PATIENCE_S)
+        self.outcome.notes += self._notes() + self.keeper.notes + self.wires.troubles + self.alerts.troubles
 
     def _notes(self) -> list[str]:
         """What the children noted, each sentence once, with the names of those it is about."""
