@@ -28,7 +28,6 @@ if not __package__:
 import click
 import numpy as np
 
-from engine.exchange.hot.state import CLIENT_FD, STATE, UP
 from engine.exchange.stage import ExchangeStage
 from engine.feed import itch
 from engine.gateway.ouch import v50 as ouch
@@ -111,7 +110,7 @@ def bench_client() -> dict[str, float]:
     for end in (theirs, ours):
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    venue.stage.state.venue.client.words[CLIENT_FD], venue.stage.state.venue.client.words[STATE] = theirs.detach(), UP
+    venue.stage.adopt(theirs, 0, 0)
     venue.turn(10)
     seconds = 0.0
     user_ref = 0

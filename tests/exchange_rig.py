@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.exchange.hot.state import CLIENT_FD, FILE_FD, HEARD_NS, SENT_NS, STATE, UP
+from engine.exchange.hot.state import FILE_FD
 from engine.exchange.hot.step import step
 from engine.exchange.stage import ExchangeStage
 from engine.feed import itch
@@ -38,7 +38,7 @@ class Rig:
         name = f"test-{uuid.uuid4().hex[:12]}"
         self.control = Table.create(f"{name}.control", CONTROL)
         self.stats = Table.create(f"{name}.stats", EXCHANGE_STATS)
-        self.positions = Board.create(f"{name}.positions", POSITION, 65_536)
+        self.positions = Board.create(f"{name}.positions", POSITION, 65_536 * (1 + len(changes.get("accounts", ()))))
         for table in (self.control, self.stats, self.positions):
             table.unlink()
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -113,15 +113,13 @@ class Rig:
     def decoded(self) -> list[Message]:
         return [decode_itch(raw) for raw in self.messages()]
 
-    def wire_client(self) -> socket.socket:
+    def wire_client(self, account: int = 0) -> socket.socket:
         """Put a client that is logged in at the other end of a socket pair, on which nothing is ever under way."""
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in (theirs, ours):
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        words = self.stage.state.venue.client.words
-        words[CLIENT_FD], words[STATE] = theirs.detach(), UP
-        words[HEARD_NS] = words[SENT_NS] = self.clock.words[NOW]
+        self.stage.adopt(theirs, account, int(self.clock.words[NOW]))
         self.closing.append(ours.close)
         return ours
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.exchange.hot.state import LEAVING, LOG_SLOT_BYTES, LOGGED, NOBODY, STATE
+from engine.exchange.hot.state import CONNECTED, LOG_SLOT_BYTES, LOGGED, NUMBER, STATE, UP
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import (
@@ -121,13 +121,13 @@ class Judge:
     # After the venue: what is true.
 
     def after_exchange(self) -> None:
-        client = venue_client(self.world)
-        logged = int(client.words[LOGGED])
-        slots = client.log.shape[0] // LOG_SLOT_BYTES
+        clients = self.world.exchange.state.venue.clients
+        logged, log = int(clients.words[0, LOGGED]), clients.log[0]
+        slots = len(log) // LOG_SLOT_BYTES
         for number in range(self.logged, logged):
             at = number % slots * LOG_SLOT_BYTES
-            length = int(client.log[at]) << 8 | int(client.log[at + 1])
-            raw = client.log[at + 3 : at + 2 + length].tobytes()
+            length = int(log[at]) << 8 | int(log[at + 1])
+            raw = log[at + 3 : at + 2 + length].tobytes()
             self.world.note("truth", self.account.hear(raw))
         self.logged = logged
         if self.account.problems:
@@ -138,10 +138,11 @@ class Judge:
                 self.account.lose(link.number)
 
     def is_forgotten(self, link: Link) -> bool:
-        """Whether nothing that was said on a connection can reach the venue's book any more. It lets them in one after the other."""
+        """Whether nothing that was said on a connection can reach the venue's book any more: it was let in, and is over."""
         let_in = int(self.world.exchange_stats.records[0]["clients"])
-        gone = int(venue_client(self.world).words[STATE]) in (NOBODY, LEAVING)
-        return let_in > link.number + 1 or (let_in == link.number + 1 and gone)
+        words = self.world.exchange.state.links.words
+        there = words[np.isin(words[:, STATE], (CONNECTED, UP)), NUMBER]
+        return let_in > link.number and link.number + 1 not in there
 
     # After the gateway: what left, and what it counts.
 
@@ -423,10 +424,6 @@ def fields_of(slots: np.ndarray, position: int) -> dict[str, int]:
     """The record at a ring's position, without what the ring keeps in it."""
     plain = slots.view(np.ndarray)
     return dict(zip(plain.dtype.names[1:], plain[position & (len(plain) - 1)].item()[1:], strict=True))
-
-
-def venue_client(world: World) -> Any:
-    return world.exchange.state.venue.client
 
 
 def user_ref_of(entry: Any) -> int:

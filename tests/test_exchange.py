@@ -18,7 +18,7 @@ from engine.book.book import check_invariants
 from engine.exchange import hot
 from engine.exchange.hot.flow import LEVELS_MIN, OPENING_ORDERS, SLOTS, TICK_PX, random_bits
 from engine.exchange.hot.replay import UNZIPPING_FAILED
-from engine.exchange.hot.state import COPIED, LINE_A, LINE_FD, LOGGED
+from engine.exchange.hot.state import COPIED, LINE_A, LINE_FD, LOGGED, STATE, UP
 from engine.exchange.hot.step import step
 from engine.feed.moldudp64 import COUNT_AT, HEADER_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
 from engine.gateway.ouch import v50 as ouch
@@ -282,17 +282,6 @@ def test_who_leaves_has_its_orders_cancelled_and_may_come_back_for_the_news(made
     assert made.stage.ignored == 1
 
 
-def test_a_second_client_waits_for_the_first_to_leave(made: Rig, client: SoupClient) -> None:
-    second = SoupClient(made)
-    login = soupbintcp.LOGIN_REQUEST.encode(username="TICK", password="PATH", session="", sequence="0")
-    second.send(packet(login[0], login[1:]))
-    for _ in range(100):
-        second.poll()
-    assert second.inbox == []
-    leave_by_logout(client)
-    assert second.receive(1)[0][0] == soupbintcp.LOGIN_ACCEPTED.code
-
-
 def test_heartbeats_to_the_client_after_a_second_of_silence(made: Rig, client: SoupClient) -> None:
     made.step(after_ns=SECOND - 1)
     client.send(packet(soupbintcp.CLIENT_HEARTBEAT))
@@ -323,8 +312,9 @@ def test_a_client_that_does_not_read_gets_everything_in_the_end(made: Rig) -> No
     """The socket takes part of a packet: the rest is kept, and goes first."""
     client = slow_reader(made)
     order_without_reading(client, 1, 3_000)
-    words = made.stage.state.venue.client.words
-    assert words[COPIED] < words[LOGGED] == 6_000, "the socket took everything: nothing was tested"
+    state = made.stage.state
+    row = int(np.flatnonzero(state.links.words[:, STATE] == UP)[0])
+    assert state.links.words[row, COPIED] < state.venue.clients.words[0, LOGGED] == 6_000, "the socket took everything: nothing was tested"
     reports = client.reports(6_000)
     assert [(report["type"], report["user_ref"]) for report in reports] == [(kind, number) for number in range(1, 3_001) for kind in "AC"]
     assert made.count("send_failures") == made.count("reports_lost") == 0

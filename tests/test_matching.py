@@ -101,11 +101,12 @@ class Pair:
 
     def compare_live(self, user_refs: list[int]) -> None:
         """The client's table and its list of live orders name each other, and nobody else."""
-        client = self.made.rig.stage.state.venue.client
-        slots = client.live[: self.made.rig.count("open_orders")].tolist()
+        clients = self.made.rig.stage.state.venue.clients
+        live, table = clients.live[0], clients.table[0]
+        slots = live[: self.made.rig.count("open_orders")].tolist()
         assert sorted(slots) == sorted(user_refs)
-        assert np.flatnonzero(client.table["handle"]).tolist() == sorted(slots)
-        assert client.table["place"][slots].tolist() == list(range(len(slots)))
+        assert np.flatnonzero(table["handle"]).tolist() == sorted(slots)
+        assert table["place"][slots].tolist() == list(range(len(slots)))
         rows = Counter(2 * order.locate + (order.side == "S") for order in self.slow.book if order.is_clients)
         resting = self.made.rig.stage.state.venue.listing.resting
         assert {row: int(resting[row]) for row in np.flatnonzero(resting).tolist()} == rows

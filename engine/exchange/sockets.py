@@ -47,7 +47,7 @@ def listening_socket(option: str, address: Address) -> socket.socket:
         # Accepted sockets inherit it.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((host, port))
-        made.listen(8)
+        made.listen(64)
     return made
 
 

@@ -10,91 +10,78 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.book.book import make_book
-from engine.exchange.hot import connection as soup
-from engine.exchange.hot import flow as generated
-from engine.exchange.hot import snapshot
-from engine.exchange.hot.archive import NOTICE_BYTES
-from engine.exchange.hot.listing import NOT_LISTED, list_symbol
+from engine.exchange.arrays import (
+    login_bytes,
+    make_archive,
+    make_clients,
+    make_flow,
+    make_glimpse,
+    make_links,
+    make_listing,
+    make_market,
+    make_replay,
+    make_rewind,
+    words,
+)
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.replay import READ_FAILED, UNZIPPING_FAILED
 from engine.exchange.hot.state import (
-    ARCHIVE_SLOT_BYTES,
-    ARCHIVE_WORDS,
     CLIENT_FD,
-    CLIENT_WORDS,
+    COPIED,
     EXCHANGE_WORDS,
-    FILE_FD,
     FIRST_MATCH,
     FIRST_REF,
     FLOW_GENERATED,
     FLOW_KIND,
     FLOW_NONE,
     FLOW_REPLAY,
-    FLOW_WORDS,
-    GLIMPSE_WORDS,
+    HEARD_NS,
     IGNORED,
-    LINE_FD,
-    LINE_WORDS,
+    LINK,
+    LINK_WORDS,
     LISTEN_FD,
-    LOG_SLOT_BYTES,
-    MARKET_WORDS,
+    LOGGED,
     MIDNIGHT_NS,
     NEXT_MATCH,
     NEXT_REF,
-    NO_WRITER,
-    NUMBER,
-    PACKET_SIZE,
+    NOBODY,
+    OWNER,
     REPLAY_WORDS,
+    ROW,
+    SENT_NS,
     SILENCE_NS,
-    SYMBOLS,
+    SINCE_NS,
+    STATE,
+    UP,
     VENUE_WORDS,
-    VIEWER_WORDS,
-    VIEWERS_FD,
     WINDOW,
-    WRITER,
-    Archive,
-    Client,
     Exchange,
-    Flow,
-    Glimpse,
-    Listing,
-    Market,
-    Replay,
-    Rewind,
     Venue,
-    Viewer,
 )
 from engine.exchange.sockets import Address, line_socket, listening_socket, request_socket
-from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
+from engine.feed.moldudp64 import SESSION_BYTES
 from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
 from engine.layout import INSTRUMENTS_MAX, pack_symbol
-from engine.wire.hot.syscalls import PEER_WORDS
-from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from shm.roles import Role
 from shm.table import Board, Table
 
 FLOWS = {"none": FLOW_NONE, "generated": FLOW_GENERATED, "replay": FLOW_REPLAY}
 
-# Packets that may wait for the socket; a power of two. Half of them hold what one step can publish many times over.
-PACKETS = 1024
-INBOUND_BYTES = 1 << 16
-OUTBOUND_BYTES = 1 << 16
-# Snapshots that are served at the same time, and what a viewer may have said that was not read yet.
-VIEWERS = 2
-VIEWER_INBOUND_BYTES = 1 << 12
 REWINDS_MAX = 4
-# More than a request, so that a longer datagram is seen to be one.
-REQUEST_BUFFER_BYTES = 64
-FILE_BUFFER_BYTES = 1 << 20
-LOOKUP_ENTRIES = 2 * INSTRUMENTS_MAX
+ACCOUNTS_MAX = 64
 
-#   0        4       8      an entry of the client's table: its live order's handle (0: none), and the entry's place in `live`
-CLIENT_ENTRY = np.dtype([("handle", "u4"), ("place", "u4")])
+
+class Account(NamedTuple):
+    """Somebody who may trade at the exchange."""
+
+    username: str
+    password: str
 
 
 class ExchangeStage:
@@ -122,6 +109,7 @@ class ExchangeStage:
         snapshot_address: Address | None = None,
         snapshot_username: str = "",
         snapshot_password: str = "",
+        accounts: Sequence[Account] = (),
         flow: str = "generated",
         symbols: Mapping[str, float] | None = None,
         rate_per_s: float = 20_000.0,
@@ -145,6 +133,8 @@ class ExchangeStage:
         market_address_b where every packet goes once more, on `interface_b` (as `interface` where empty); None: there is no line B
         rewind_addresses where at most 4 rewind servers take MoldUDP64 requests for the last rewind_messages messages, or a few more
         snapshot_address where a Glimpse server takes viewers, who log in as snapshot_username with snapshot_password; None: nowhere
+        accounts         who else may log in: each has orders, reports and positions of its own. The first account is username's; account n
+                         (from 0) has lines n x 65,536 on of the positions board
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
                          silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade
@@ -167,7 +157,9 @@ class ExchangeStage:
         if len(rewind_addresses) > REWINDS_MAX:
             raise ValueError(f"rewind_addresses={len(rewind_addresses)} of them: expected at most {REWINDS_MAX}")
         book = make_book(orders_max=orders_max, levels_max=levels_max)
-        login = login_bytes("", username, password, self.name)
+        self.accounts = (Account(username, password), *accounts)
+        _check_accounts(self.accounts, len(positions.records))
+        logins = [login_bytes("", account.username, account.password, self.name) for account in self.accounts]
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
@@ -199,7 +191,7 @@ class ExchangeStage:
         venue = Venue(
             book=book,
             market=make_market(self.name, [line.fileno() for line in lines]),
-            client=make_client(login, client_orders_max, reports_max),
+            clients=make_clients(len(logins), client_orders_max, reports_max),
             listing=make_listing(list(listed) if flow != "replay" else []),
             positions=positions.records,
             stats=stats.records,
@@ -212,6 +204,7 @@ class ExchangeStage:
             archive=make_archive(rewind_messages if rewinds else 0, snapshots=viewing is not None),
             rewind=make_rewind(self.name, [server.fileno() for server in rewinds]),
             glimpse=make_glimpse(viewing.fileno() if viewing is not None else -1, snapshot_login, orders_max),
+            links=make_links(logins),
             control=control.words()[0],
             words=words(
                 EXCHANGE_WORDS,
@@ -229,14 +222,28 @@ class ExchangeStage:
         """Orders and replaces that OUCH ignores silently: their user_ref was not above the last one."""
         return int(self.state.venue.words[IGNORED])
 
+    def adopt(self, made: socket.socket, account: int, wall_ns: int) -> None:
+        """Let an account in on a connected socket without a login, from its next report on; the socket is the exchange's from now on.
+        For whoever builds an exchange into a process."""
+        links, clients = self.state.links, self.state.venue.clients
+        row = int(np.flatnonzero(links.words[:, STATE] == NOBODY)[0])
+        made.setblocking(False)
+        link = words(
+            LINK_WORDS,
+            {
+                CLIENT_FD: made.detach(), STATE: UP, HEARD_NS: wall_ns, SENT_NS: wall_ns, SINCE_NS: wall_ns, OWNER: account + 1,
+                COPIED: int(clients.words[account, LOGGED]), ROW: row,
+            },
+        )  # fmt: skip
+        links.words[row] = link
+        clients.words[account, LINK] = row + 1
+
     def close(self) -> None:
         """Let go of the sockets and the file. Clients and viewers who are connected see their connections end."""
-        connections: list[Client | Viewer] = [self.state.venue.client, *self.state.glimpse.viewers]
-        for connection in connections:
-            fd = int(connection.words[CLIENT_FD])
-            if fd >= 0:
-                os.close(fd)
-                connection.words[CLIENT_FD] = -1
+        for connection in (*self.state.links.words, *(viewer.words for viewer in self.state.glimpse.viewers)):
+            if connection[CLIENT_FD] >= 0:
+                os.close(int(connection[CLIENT_FD]))
+                connection[CLIENT_FD] = -1
         self._close_descriptors()
 
     def _hold(self, made: socket.socket) -> socket.socket:
@@ -251,127 +258,14 @@ class ExchangeStage:
             held.close()
 
 
-def words(count: int, values: Mapping[int, int] | None = None) -> np.ndarray:
-    made = np.zeros(count, np.int64)
-    for index, value in (values or {}).items():
-        made[index] = value
-    return made
-
-
-def make_market(session: str, fds: Sequence[int]) -> Market:
-    """A publisher for the Mold session on the lines `fds`: the session's name stands in every packet, and in the one without messages
-    behind them."""
-    packets = np.zeros(PACKETS * PACKET_BYTES_MAX + HEADER_BYTES, np.uint8)
-    for place in range(PACKETS + 1):
-        packets[place * PACKET_BYTES_MAX + SESSION_AT :][:SESSION_BYTES] = _session_bytes(session)
-    return Market(
-        packets=packets,
-        sizes=np.zeros(PACKETS, np.int64),
-        words=words(MARKET_WORDS, {PACKET_SIZE: HEADER_BYTES}),
-        lines=np.stack([words(LINE_WORDS, {LINE_FD: fd}) for fd in fds]),
-    )
-
-
-def make_archive(messages: int, *, snapshots: bool) -> Archive:
-    """Room for the last `messages` published, none for 0, and for the notices that a snapshot begins with."""
-    slots = 1 << (messages - 1).bit_length() if messages else 0
-    return Archive(
-        log=np.zeros(slots * ARCHIVE_SLOT_BYTES, np.uint8),
-        sequences=np.zeros(slots, np.int64),
-        notices=np.zeros(INSTRUMENTS_MAX * NOTICE_BYTES if snapshots else 0, np.uint8),
-        words=words(ARCHIVE_WORDS),
-    )
-
-
-def make_rewind(session: str, fds: Sequence[int]) -> Rewind:
-    answer = np.zeros(PACKET_BYTES_MAX, np.uint8)
-    answer[SESSION_AT:][:SESSION_BYTES] = _session_bytes(session)
-    return Rewind(np.array(fds, np.int64), np.zeros(PEER_WORDS, np.int64), np.zeros(REQUEST_BUFFER_BYTES, np.uint8), answer)
-
-
-def make_glimpse(fd: int, login: np.ndarray, orders_max: int) -> Glimpse:
-    """The snapshot service behind listening socket `fd`, -1 for none. A viewer's buffer holds a snapshot of everything there can be."""
-    room = soup.LOGIN_PACKET_BYTES + INSTRUMENTS_MAX * snapshot.INSTRUMENT_BYTES + orders_max * snapshot.ORDER_BYTES + snapshot.OTHER_BYTES
-    viewers = tuple(
-        Viewer(
-            words=words(VIEWER_WORDS, {CLIENT_FD: -1, NUMBER: number}),
-            inbound=np.zeros(VIEWER_INBOUND_BYTES, np.uint8),
-            outbound=np.zeros(room if fd >= 0 else 0, np.uint8),
-            login=login,
-        )
-        for number in range(VIEWERS)
-    )
-    return Glimpse(words(GLIMPSE_WORDS, {VIEWERS_FD: fd, WRITER: NO_WRITER}), viewers)
-
-
-def _session_bytes(session: str) -> np.ndarray:
-    return np.frombuffer(session.encode("ascii").ljust(SESSION_BYTES), np.uint8)
-
-
-def make_client(login: np.ndarray, orders_max: int, reports_max: int) -> Client:
-    places = 1 << max(1, (orders_max - 1).bit_length())
-    return Client(
-        words=words(CLIENT_WORDS, {CLIENT_FD: -1}),
-        table=np.zeros(places, CLIENT_ENTRY).view(np.recarray),
-        live=np.zeros(places, np.uint32),
-        log=np.zeros(reports_max * LOG_SLOT_BYTES, np.uint8),
-        inbound=np.zeros(INBOUND_BYTES, np.uint8),
-        outbound=np.zeros(OUTBOUND_BYTES, np.uint8),
-        login=login,
-    )
-
-
-def make_listing(symbols: list[str]) -> Listing:
-    """Instruments 1 to n are the symbols, in their order."""
-    listing = Listing(
-        symbols=np.zeros(INSTRUMENTS_MAX, np.int64),
-        lookup=np.full(LOOKUP_ENTRIES, NOT_LISTED, np.int32),
-        states=np.zeros(INSTRUMENTS_MAX, np.uint8),
-        resting=np.zeros(2 * INSTRUMENTS_MAX, np.int64),
-    )
-    for number, symbol in enumerate(symbols):
-        list_symbol(listing, number + 1, pack_symbol(symbol))
-    return listing
-
-
-def make_flow(prices: list[float], rate_per_s: float, seed: int) -> Flow:
-    anchor = np.array([round(price * 10_000) for price in prices], np.float64)
-    return Flow(
-        words=words(FLOW_WORDS, {SYMBOLS: len(prices)}),
-        random=np.array([seed], np.uint64),
-        mean_ns=np.array([1e9 / rate_per_s if rate_per_s else 0.0]),
-        anchor=anchor,
-        reference=anchor.copy(),
-        moved_ns=np.zeros(len(prices), np.int64),
-        refs=np.full(len(prices) * 2 * generated.SLOTS, FIRST_REF - 1, np.int64),
-    )
-
-
-def make_replay(replay_words: np.ndarray, fd: int, speed: float) -> Replay:
-    replay_words[FILE_FD] = fd
-    return Replay(
-        words=replay_words,
-        buffer=np.zeros(FILE_BUFFER_BYTES if fd >= 0 else 0, np.uint8),
-        pace=np.array([1.0 / speed if speed else 0.0]),
-    )
-
-
-def login_bytes(prefix: str, username: str, password: str, session: str) -> np.ndarray:
-    """A connection's login: what must be said, and the packet that lets in who says it. ValueError names the option that does not fit,
-    with `prefix` before it."""
-    made = bytearray()
-    for name, value, length in (
-        (f"{prefix}username", username, soup.USERNAME_BYTES),
-        (f"{prefix}password", password, soup.PASSWORD_BYTES),
-        ("session", session, soup.SESSION_BYTES),
-    ):
-        if len(value) > length or not value.isascii() or value != value.strip():
-            raise ValueError(f"{name}={value!r}: expected at most {length} ASCII characters without spaces around them")
-        made += value.encode("ascii").ljust(length)
-    accepted = LOGIN_ACCEPTED.encode(session=session.rjust(soup.SESSION_BYTES), sequence="")
-    made += len(accepted).to_bytes(LENGTH_BYTES, "big") + accepted
-    assert len(made) == soup.LOGIN_PACKET + TYPE_AT + LOGIN_ACCEPTED.length
-    return np.frombuffer(bytes(made), np.uint8).copy()
+def _check_accounts(accounts: Sequence[Account], lines: int) -> None:
+    if len(accounts) > ACCOUNTS_MAX:
+        raise ValueError(f"accounts={len(accounts)} of them with the first: expected at most {ACCOUNTS_MAX}")
+    names = [account.username.upper() for account in accounts]
+    if len(set(names)) != len(names):
+        raise ValueError(f"accounts={names}: expected different usernames, which differ not only in upper and lower case")
+    if lines < len(accounts) * INSTRUMENTS_MAX:
+        raise ValueError(f"positions={lines} lines: expected {INSTRUMENTS_MAX} for each of {len(accounts)} accounts")
 
 
 def _check_flow(flow: str, symbols: dict[str, float], path: str) -> None:

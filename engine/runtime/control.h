@@ -282,7 +282,8 @@ struct tp_gateway_stats {
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;
- * snapshots_dropped: given up because their viewer left or was too slow. The market pauses while a snapshot is written. */
+ * snapshots_dropped: given up because their viewer left or was too slow. The market pauses while a snapshot is written. takeovers:
+ * connections that were closed because their account logged in again. */
 struct tp_exchange_stats {
     int64_t packets;
     int64_t messages;
@@ -317,7 +318,8 @@ struct tp_exchange_stats {
     int64_t snapshot_orders;
     int64_t snapshot_pause_ns;
     int64_t snapshot_pause_ns_max;
-    int64_t reserved[7];
+    int64_t takeovers;
+    int64_t reserved[6];
 };
 
 /* A board line per instrument: version is the seqlock's word. cash is what sales brought less what purchases cost, in

@@ -1,13 +1,24 @@
 """The server's end of one SoupBinTCP connection, whatever it carries: bytes in, packets out, and what stands in a login.
 
-A connection is any handle with `words` (those of Client.words up to SENT_NS), `inbound`, `outbound` and `login`: the order client's
-account, or somebody who takes a snapshot.
+Orders come on such connections, and snapshots go out on others; both are the same Connection to these kernels.
 """
 
 import numpy as np
 from numba import njit
 
-from engine.exchange.hot.state import CLIENT_FD, CONNECTED, HEARD_NS, IN_BEGIN, IN_END, LEAVING, OUT_BEGIN, OUT_END, SENT_NS, STATE
+from engine.exchange.hot.state import (
+    CLIENT_FD,
+    CONNECTED,
+    HEARD_NS,
+    IN_BEGIN,
+    IN_END,
+    LEAVING,
+    OUT_BEGIN,
+    OUT_END,
+    SENT_NS,
+    SINCE_NS,
+    STATE,
+)
 from engine.wire.hot.bytes import get_u16, put_u16
 from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, close_fd, recv_bytes, send_bytes
 from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, LOGIN_REJECTED, LOGIN_REQUEST, PAYLOAD_AT, TYPE_AT
@@ -54,6 +65,7 @@ def take_connection(words, fd, wall_ns):
     words[OUT_END] = 0
     words[HEARD_NS] = wall_ns
     words[SENT_NS] = wall_ns
+    words[SINCE_NS] = wall_ns
 
 
 @njit(cache=True, _nrt=False)

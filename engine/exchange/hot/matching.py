@@ -1,4 +1,4 @@
-"""Price-time priority on engine.book, and everything that follows from an order: ITCH for all, OUCH for the client it concerns.
+"""Price-time priority on engine.book, and everything that follows from an order: ITCH for all, OUCH for the account it concerns.
 
 An order meets the best of the other side first, there the oldest first, at the resting order's price; what is left rests, or is
 cancelled where it was immediate-or-cancel. Trades with its own orders are possible, as nothing here prevents them.
@@ -64,38 +64,40 @@ def other_side(side):
     return BUY + SELL - side
 
 
-# The client's live orders: table[user_ref modulo its size] has the handle, and the order's place in `live`.
+# An account's live orders: its table[user_ref modulo its size] has the handle, and the order's place in its `live`.
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def find_client_order(client, orders, user_ref):
-    """The handle of the client's live order, or NOT_FOUND."""
-    handle = np.int64(client.table[user_ref & (client.table.shape[0] - 1)].handle)
+def find_client_order(clients, owner, orders, user_ref):
+    """The handle of an account's live order, or NOT_FOUND."""
+    handle = np.int64(clients.table[owner - 1, user_ref & (clients.table.shape[1] - 1)].handle)
     return handle if handle != 0 and orders[handle].user_ref == user_ref else NOT_FOUND
 
 
 @njit(cache=True, _nrt=False)
-def remember(client, listing, stats, user_ref, handle, row):
-    slot = user_ref & (client.table.shape[0] - 1)
-    entry = client.table[slot]
+def remember(clients, owner, listing, stats, user_ref, handle, row):
+    account = owner - 1
+    slot = user_ref & (clients.table.shape[1] - 1)
+    entry = clients.table[account, slot]
     entry.handle = handle
-    entry.place = client.words[OPEN]
-    client.live[client.words[OPEN]] = slot
-    client.words[OPEN] += 1
+    entry.place = clients.words[account, OPEN]
+    clients.live[account, clients.words[account, OPEN]] = slot
+    clients.words[account, OPEN] += 1
     listing.resting[row] += 1
-    stats[0].open_orders = client.words[OPEN]
+    stats[0].open_orders += 1
 
 
 @njit(cache=True, _nrt=False)
-def forget(client, listing, stats, user_ref, row):
-    entry = client.table[user_ref & (client.table.shape[0] - 1)]
-    client.words[OPEN] -= 1
-    last = client.live[client.words[OPEN]]
-    client.live[entry.place] = last
-    client.table[last].place = entry.place
+def forget(clients, owner, listing, stats, user_ref, row):
+    account = owner - 1
+    entry = clients.table[account, user_ref & (clients.table.shape[1] - 1)]
+    clients.words[account, OPEN] -= 1
+    last = clients.live[account, clients.words[account, OPEN]]
+    clients.live[account, entry.place] = last
+    clients.table[account, last].place = entry.place
     entry.handle = 0
     listing.resting[row] -= 1
-    stats[0].open_orders = client.words[OPEN]
+    stats[0].open_orders -= 1
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -107,12 +109,13 @@ def execute_resting(venue, handle, qty, px, match):
     now_ns = venue.words[NOW_NS]
     publish_executed(venue.market, now_ns, instrument, order_ref(venue.book, handle), qty, match, NOTHING)
     order.executed += qty
-    if order.owner != NO_OWNER:
+    owner = np.int64(order.owner)
+    if owner != NO_OWNER:
         user_ref = np.int64(order.user_ref)
-        report_executed(venue.client, venue.stats, now_ns, user_ref, qty, px, ADDED, match)
-        book_fill(venue.positions, instrument, side, qty, px, -qty)
+        report_executed(venue.clients, owner, venue.stats, now_ns, user_ref, qty, px, ADDED, match)
+        book_fill(venue.positions, owner, instrument, side, qty, px, -qty)
         if order.qty == qty:
-            forget(venue.client, venue.listing, venue.stats, user_ref, side_row(instrument, side))
+            forget(venue.clients, owner, venue.listing, venue.stats, user_ref, side_row(instrument, side))
     venue.stats[0].executions += 1
     take(venue.book, handle, qty)
 
@@ -140,8 +143,8 @@ def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop)
                 number = venue.words[NEXT_MATCH]
                 venue.words[NEXT_MATCH] = number + 1
                 if owner != NO_OWNER:
-                    report_executed(venue.client, venue.stats, venue.words[NOW_NS], user_ref, traded, level_px, REMOVED, number)
-                    book_fill(venue.positions, instrument, side, traded, level_px, NOTHING)
+                    report_executed(venue.clients, owner, venue.stats, venue.words[NOW_NS], user_ref, traded, level_px, REMOVED, number)
+                    book_fill(venue.positions, owner, instrument, side, traded, level_px, NOTHING)
                 execute_resting(venue, handle, traded, level_px, number)
                 left -= traded
             handle = after
@@ -174,8 +177,8 @@ def rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags
     if owner != NO_OWNER:
         order.owner = owner
         order["flags"] = flags
-        remember(venue.client, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
-        change_open(venue.positions, instrument, side, qty)
+        remember(venue.clients, owner, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
+        change_open(venue.positions, owner, instrument, side, qty)
     return handle
 
 
@@ -191,14 +194,14 @@ def submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, ex
     now_ns = venue.words[NOW_NS]
     if immediate:
         if owner != NO_OWNER:
-            report_canceled(venue.client, venue.stats, now_ns, user_ref, left, IOC_CANCEL)
+            report_canceled(venue.clients, owner, venue.stats, now_ns, user_ref, left, IOC_CANCEL)
         return 0
     kept = user_ref if owner != NO_OWNER else attribution
     handle = rest(venue, ref, instrument, side, px, left, owner, kept, executed + qty - left, flags)
     if handle >= 0:
         publish_add(venue.market, now_ns, instrument, venue.listing.symbols[instrument], ref, side, left, px, tracking, attribution)
     elif owner != NO_OWNER:
-        report_canceled(venue.client, venue.stats, now_ns, user_ref, left, CANCEL_BY_SYSTEM)
+        report_canceled(venue.clients, owner, venue.stats, now_ns, user_ref, left, CANCEL_BY_SYSTEM)
     return handle
 
 
@@ -206,12 +209,13 @@ def submit(venue, ref, instrument, side, px, qty, immediate, owner, user_ref, ex
 def withdraw(venue, handle, qty):
     """Take `qty` off a resting order, at most what it has, and say nothing yet. Returns what is left of it."""
     order = venue.book.orders[handle]
-    if order.owner != NO_OWNER:
+    owner = np.int64(order.owner)
+    if owner != NO_OWNER:
         instrument = np.int64(order.instrument)
         side = np.int64(order.side)
         if qty >= order.qty:
-            forget(venue.client, venue.listing, venue.stats, np.int64(order.user_ref), side_row(instrument, side))
-        change_open(venue.positions, instrument, side, -min(qty, np.int64(order.qty)))
+            forget(venue.clients, owner, venue.listing, venue.stats, np.int64(order.user_ref), side_row(instrument, side))
+        change_open(venue.positions, owner, instrument, side, -min(qty, np.int64(order.qty)))
     return take(venue.book, handle, qty)
 
 
@@ -242,5 +246,5 @@ def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_onl
         return handle
     publish_delete(venue.market, now_ns, instrument, old_ref, tracking)
     if owner != NO_OWNER:
-        report_canceled(venue.client, venue.stats, now_ns, user_ref, qty, CANCEL_BY_SYSTEM)
+        report_canceled(venue.clients, owner, venue.stats, now_ns, user_ref, qty, CANCEL_BY_SYSTEM)
     return handle

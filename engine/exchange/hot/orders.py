@@ -1,4 +1,4 @@
-"""OUCH 5.0 in: a client's messages, checked, and done by hot/matching.py.
+"""OUCH 5.0 in: an account's messages, checked, and done by hot/matching.py.
 
 A message that is none, or not as long as its table and its appendage say, is malformed: the session cannot go on. A message that
 is one but asks for what cannot be is rejected, with the reason. A user_ref that is not above the last is ignored, and counted; so are,
@@ -13,7 +13,7 @@ from engine.exchange.hot.listing import find_symbol, is_halted
 from engine.exchange.hot.market import publish_cancel, publish_delete
 from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw
 from engine.exchange.hot.reports import USER_CANCEL, report_accepted, report_canceled, report_rejected, report_replaced
-from engine.exchange.hot.state import CLOSED, IGNORED, LAST_USER_REF, NO, NOTHING, NOW_NS, THE_CLIENT
+from engine.exchange.hot.state import CLOSED, IGNORED, LAST_USER_REF, NO, NOTHING, NOW_NS
 from engine.gateway.ouch.v50 import (
     CANCEL_ORDER,
     ENTER_ORDER,
@@ -54,21 +54,21 @@ MALFORMED = False
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def handle_message(venue, source, at, length):
-    """Do what the OUCH message of `length` bytes at source[at:] asks. DONE or MALFORMED."""
+def handle_message(venue, owner, source, at, length):
+    """Do what an account's OUCH message of `length` bytes at source[at:] asks. DONE or MALFORMED."""
     code = source[at] if length > 0 else 0
     if code == ENTER_CODE:
         if length < ENTER_BYTES or length != ENTER_BYTES + get_u16(source, at + ENTER_APPENDAGE):
             return MALFORMED
-        enter_order(venue, source, at)
+        enter_order(venue, owner, source, at)
     elif code == REPLACE_CODE:
         if length < REPLACE_BYTES or length != REPLACE_BYTES + get_u16(source, at + REPLACE_APPENDAGE):
             return MALFORMED
-        replace_order(venue, source, at)
+        replace_order(venue, owner, source, at)
     elif code == CANCEL_CODE:
         if length < CANCEL_BYTES:
             return MALFORMED
-        cancel_order(venue, get_u32(source, at + CANCEL_USER_REF), get_u32(source, at + CANCEL_QTY))
+        cancel_order(venue, owner, get_u32(source, at + CANCEL_USER_REF), get_u32(source, at + CANCEL_QTY))
     else:
         return MALFORMED
     return DONE
@@ -89,26 +89,26 @@ def fault_of(venue, instrument, qty, px, tif):
 
 
 @njit(cache=True, _nrt=False)
-def is_new(venue, user_ref):
-    """Whether a user_ref is above the last; it is the last from then on."""
-    if user_ref <= venue.client.words[LAST_USER_REF]:
+def is_new(venue, owner, user_ref):
+    """Whether a user_ref is above the account's last; it is the last from then on."""
+    if user_ref <= venue.clients.words[owner - 1, LAST_USER_REF]:
         venue.words[IGNORED] += 1
         return False
-    venue.client.words[LAST_USER_REF] = user_ref
+    venue.clients.words[owner - 1, LAST_USER_REF] = user_ref
     return True
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def is_taken(client, user_ref):
+def is_taken(clients, owner, user_ref):
     """Whether an order that is still live has the place of this user_ref."""
-    return client.table[user_ref & (client.table.shape[0] - 1)].handle != 0
+    return clients.table[owner - 1, user_ref & (clients.table.shape[1] - 1)].handle != 0
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def enter_order(venue, source, at):
+def enter_order(venue, owner, source, at):
     venue.stats[0].orders += 1
     user_ref = get_u32(source, at + ENTER_USER_REF)
-    if not is_new(venue, user_ref):
+    if not is_new(venue, owner, user_ref):
         return
     side = np.int64(source[at + ENTER_SIDE])
     qty = get_u32(source, at + ENTER_QTY)
@@ -122,27 +122,27 @@ def enter_order(venue, source, at):
         reason = REJECT_INVALID_SIDE
     else:
         reason = fault_of(venue, instrument, qty, px, tif)
-    if reason == 0 and is_taken(venue.client, user_ref):
+    if reason == 0 and is_taken(venue.clients, owner, user_ref):
         reason = REJECT_OTHER
     if reason != 0:
-        report_rejected(venue, source, at + ENTER_CLIENT_ID, user_ref, reason)
+        report_rejected(venue, owner, source, at + ENTER_CLIENT_ID, user_ref, reason)
         return
     ref = next_ref(venue.words)
-    report_accepted(venue, source, at, user_ref, side, qty, symbol, px, ref)
+    report_accepted(venue, owner, source, at, user_ref, side, qty, symbol, px, ref)
     capacity = np.int64(source[at + ENTER_CAPACITY])
-    submit(venue, ref, instrument, side, px, qty, tif == TIF_IOC, THE_CLIENT, user_ref, NOTHING, capacity, NO, NOTHING, NOTHING)
+    submit(venue, ref, instrument, side, px, qty, tif == TIF_IOC, owner, user_ref, NOTHING, capacity, NO, NOTHING, NOTHING)
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def replace_order(venue, source, at):
+def replace_order(venue, owner, source, at):
     venue.stats[0].replaces += 1
     orig_user_ref = get_u32(source, at + REPLACE_ORIG)
     user_ref = get_u32(source, at + REPLACE_USER_REF)
-    if not is_new(venue, user_ref):
+    if not is_new(venue, owner, user_ref):
         return
-    handle = find_client_order(venue.client, venue.book.orders, orig_user_ref)
+    handle = find_client_order(venue.clients, owner, venue.book.orders, orig_user_ref)
     if handle == NOT_FOUND:
-        report_rejected(venue, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))
+        report_rejected(venue, owner, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))
         return
     order = venue.book.orders[handle]
     qty = get_u32(source, at + REPLACE_QTY)
@@ -150,11 +150,11 @@ def replace_order(venue, source, at):
     tif = source[at + REPLACE_TIF]
     instrument = np.int64(order.instrument)
     reason = fault_of(venue, instrument, qty, px, tif)
-    mask = venue.client.table.shape[0] - 1
-    if reason == 0 and (user_ref & mask) != (orig_user_ref & mask) and is_taken(venue.client, user_ref):
+    mask = venue.clients.table.shape[1] - 1
+    if reason == 0 and (user_ref & mask) != (orig_user_ref & mask) and is_taken(venue.clients, owner, user_ref):
         reason = REJECT_OTHER
     if reason != 0:
-        report_rejected(venue, source, at + REPLACE_CLIENT_ID, user_ref, reason)
+        report_rejected(venue, owner, source, at + REPLACE_CLIENT_ID, user_ref, reason)
         return
     executed = np.int64(order.executed)
     if qty <= executed:
@@ -164,15 +164,15 @@ def replace_order(venue, source, at):
     symbol = venue.listing.symbols[instrument]
     capacity = np.int64(order["flags"])
     side = np.int64(order.side)
-    report_replaced(venue, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity)
+    report_replaced(venue, owner, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity)
     move(venue, handle, ref, px, qty - executed, tif == TIF_IOC, user_ref, executed, NO, NOTHING)
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def cancel_order(venue, user_ref, total_qty):
+def cancel_order(venue, owner, user_ref, total_qty):
     """Section 2.3: total_qty limits what may execute in all, what has been executed included; 0 cancels what is open."""
     venue.stats[0].cancels += 1
-    handle = find_client_order(venue.client, venue.book.orders, user_ref)
+    handle = find_client_order(venue.clients, owner, venue.book.orders, user_ref)
     if handle == NOT_FOUND:
         return
     order = venue.book.orders[handle]
@@ -192,5 +192,5 @@ def cut_order(venue, handle, qty, reason):
         publish_delete(venue.market, now_ns, instrument, ref, NOTHING)
     else:
         publish_cancel(venue.market, now_ns, instrument, ref, qty, NOTHING)
-    report_canceled(venue.client, venue.stats, now_ns, np.int64(order.user_ref), qty, reason)
+    report_canceled(venue.clients, np.int64(order.owner), venue.stats, now_ns, np.int64(order.user_ref), qty, reason)
     withdraw(venue, handle, qty)

@@ -1,4 +1,4 @@
-"""OUCH 5.0 out: what the client is told, as sequenced SoupBinTCP packets in its log, and its account on the positions board.
+"""OUCH 5.0 out: what an account is told, as sequenced SoupBinTCP packets in its log, and its lines on the positions board.
 
 The log is a ring of the newest packets, so that a client which comes back gets what it missed. hot/session.py copies it to the wire.
 """
@@ -21,7 +21,7 @@ from engine.gateway.ouch.v50 import (
     REPLACED,
     STATE_LIVE,
 )
-from engine.layout import BUY
+from engine.layout import BUY, INSTRUMENTS_MAX
 from engine.wire.hot.bytes import put_raw64, put_u16, put_u32, put_u64
 from engine.wire.soupbintcp import PAYLOAD_AT, SEQUENCED, TYPE_AT
 from shm.hot import board_close, board_open
@@ -67,17 +67,18 @@ REJECTED_USER_REF, REJECTED_REASON, REJECTED_CLIENT_ID = REJECTED["user_ref"], R
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def open_report(client, stats, code, length, now_ns):
-    """The next sequenced packet: where in the log its message begins, with type and time written."""
-    count = client.words[LOGGED]
-    at = (count % (client.log.shape[0] // LOG_SLOT_BYTES)) * LOG_SLOT_BYTES
-    put_u16(client.log, at, length + PAYLOAD_AT - TYPE_AT)
-    client.log[at + TYPE_AT] = SEQUENCED
-    client.words[LOGGED] = count + 1
+def open_report(clients, owner, stats, code, length, now_ns):
+    """An account's next sequenced packet: where in its log the message begins, with type and time written."""
+    log = clients.log[owner - 1]
+    count = clients.words[owner - 1, LOGGED]
+    at = (count % (log.shape[0] // LOG_SLOT_BYTES)) * LOG_SLOT_BYTES
+    put_u16(log, at, length + PAYLOAD_AT - TYPE_AT)
+    log[at + TYPE_AT] = SEQUENCED
+    clients.words[owner - 1, LOGGED] = count + 1
     stats[0].reports += 1
     at += PAYLOAD_AT
-    client.log[at] = code
-    put_u64(client.log, at + TIMESTAMP, now_ns)
+    log[at] = code
+    put_u64(log, at + TIMESTAMP, now_ns)
     return at
 
 
@@ -88,10 +89,10 @@ def copy_bytes(target, at, source, start, length):
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def report_accepted(venue, source, start, user_ref, side, qty, symbol, px, ref):
+def report_accepted(venue, owner, source, start, user_ref, side, qty, symbol, px, ref):
     """The enter order message at source[start:] was accepted; what it said is said back."""
-    log = venue.client.log
-    at = open_report(venue.client, venue.stats, ACCEPTED_CODE, ACCEPTED_BYTES, venue.words[NOW_NS])
+    log = venue.clients.log[owner - 1]
+    at = open_report(venue.clients, owner, venue.stats, ACCEPTED_CODE, ACCEPTED_BYTES, venue.words[NOW_NS])
     put_u32(log, at + ACCEPTED_USER_REF, user_ref)
     log[at + ACCEPTED_SIDE] = side
     put_u32(log, at + ACCEPTED_QTY, qty)
@@ -110,10 +111,10 @@ def report_accepted(venue, source, start, user_ref, side, qty, symbol, px, ref):
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def report_replaced(venue, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity):
+def report_replaced(venue, owner, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity):
     """The replace order message at source[start:] was accepted, with `qty` open now."""
-    log = venue.client.log
-    at = open_report(venue.client, venue.stats, REPLACED_CODE, REPLACED_BYTES, venue.words[NOW_NS])
+    log = venue.clients.log[owner - 1]
+    at = open_report(venue.clients, owner, venue.stats, REPLACED_CODE, REPLACED_BYTES, venue.words[NOW_NS])
     put_u32(log, at + REPLACED_ORIG, orig_user_ref)
     put_u32(log, at + REPLACED_USER_REF, user_ref)
     log[at + REPLACED_SIDE] = side
@@ -132,19 +133,19 @@ def report_replaced(venue, source, start, orig_user_ref, user_ref, side, qty, sy
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def report_canceled(client, stats, now_ns, user_ref, qty, reason):
+def report_canceled(clients, owner, stats, now_ns, user_ref, qty, reason):
     """`qty` shares were taken off the book."""
-    log = client.log
-    at = open_report(client, stats, CANCELED_CODE, CANCELED_BYTES, now_ns)
+    log = clients.log[owner - 1]
+    at = open_report(clients, owner, stats, CANCELED_CODE, CANCELED_BYTES, now_ns)
     put_u32(log, at + CANCELED_USER_REF, user_ref)
     put_u32(log, at + CANCELED_QTY, qty)
     log[at + CANCELED_REASON] = reason
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def report_executed(client, stats, now_ns, user_ref, qty, px, liquidity, match):
-    log = client.log
-    at = open_report(client, stats, EXECUTED_CODE, EXECUTED_BYTES, now_ns)
+def report_executed(clients, owner, stats, now_ns, user_ref, qty, px, liquidity, match):
+    log = clients.log[owner - 1]
+    at = open_report(clients, owner, stats, EXECUTED_CODE, EXECUTED_BYTES, now_ns)
     put_u32(log, at + EXECUTED_USER_REF, user_ref)
     put_u32(log, at + EXECUTED_QTY, qty)
     put_u64(log, at + EXECUTED_PX, px)
@@ -155,9 +156,9 @@ def report_executed(client, stats, now_ns, user_ref, qty, px, liquidity, match):
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def report_rejected(venue, source, client_id_at, user_ref, reason):
-    log = venue.client.log
-    at = open_report(venue.client, venue.stats, REJECTED_CODE, REJECTED_BYTES, venue.words[NOW_NS])
+def report_rejected(venue, owner, source, client_id_at, user_ref, reason):
+    log = venue.clients.log[owner - 1]
+    at = open_report(venue.clients, owner, venue.stats, REJECTED_CODE, REJECTED_BYTES, venue.words[NOW_NS])
     put_u32(log, at + REJECTED_USER_REF, user_ref)
     put_u16(log, at + REJECTED_REASON, reason)
     copy_bytes(log, at + REJECTED_CLIENT_ID, source, client_id_at, CLIENT_ID_BYTES)
@@ -165,22 +166,24 @@ def report_rejected(venue, source, client_id_at, user_ref, reason):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def change_open(positions, instrument, side, change_qty):
-    """What the client has open on one side of an instrument."""
-    version = board_open(positions, instrument)
-    line = positions[instrument]
+def change_open(positions, owner, instrument, side, change_qty):
+    """What an account has open on one side of an instrument."""
+    at = (owner - 1) * INSTRUMENTS_MAX + instrument
+    version = board_open(positions, at)
+    line = positions[at]
     if side == BUY:
         line.open_buy += change_qty
     else:
         line.open_sell += change_qty
-    board_close(positions, instrument, version)
+    board_close(positions, at, version)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def book_fill(positions, instrument, side, qty, px, open_change_qty):
-    """One of the client's executions, and by how much it changed what it has open."""
-    version = board_open(positions, instrument)
-    line = positions[instrument]
+def book_fill(positions, owner, instrument, side, qty, px, open_change_qty):
+    """One of an account's executions, and by how much it changed what it has open."""
+    at = (owner - 1) * INSTRUMENTS_MAX + instrument
+    version = board_open(positions, at)
+    line = positions[at]
     line.fills += 1
     if side == BUY:
         line.position += qty
@@ -192,4 +195,4 @@ def book_fill(positions, instrument, side, qty, px, open_change_qty):
         line.sold += qty
         line.cash += qty * px
         line.open_sell += open_change_qty
-    board_close(positions, instrument, version)
+    board_close(positions, at, version)

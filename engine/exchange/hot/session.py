@@ -1,9 +1,14 @@
-"""The SoupBinTCP session, server side: a client is let in, its packets are taken off the stream wherever TCP cut it, and its log is sent.
+"""SoupBinTCP sessions, server side: clients are let in, their packets are taken off the streams wherever TCP cut them, logs are sent.
 
-    NOBODY ──accept──▶ CONNECTED ──login──▶ UP ──logout, silence, garbage, a broken connection──▶ LEAVING ──all cancelled──▶ NOBODY
+    a connection   NOBODY ──accept──▶ CONNECTED ──login──▶ UP ──logout, silence, garbage, a broken connection──▶ NOBODY
+    its account                                   LINK ────────────────────────────────────────▶ SWEEPING ──all cancelled──▶ free
 
-One client at a time: others wait in the listening socket's queue until it has left. Its account (order ids, log, positions) outlives
-its connection, so a client that logs in again gets the sequenced packets that it missed, and finds its orders cancelled.
+Whose a connection is, its login says: each account has a username and a password. An account (user_refs, log, positions) outlives its
+connections, so a client that logs in again gets the sequenced packets that it missed, and finds its orders cancelled.
+
+An account has one connection at a time. A second login takes over: the first connection is closed, what it had open is cancelled, and
+then the second is let in. Were it refused instead, a client whose connection died without a word could not come back before its silence
+is noticed, 15 seconds later, and its orders would stand that long.
 """
 
 import numpy as np
@@ -33,15 +38,25 @@ from engine.exchange.hot.state import (
     COPIED,
     GOODBYE,
     HEARD_NS,
+    IN_BEGIN,
+    LEAVING,
+    LINK,
     LOG_SLOT_BYTES,
     LOGGED,
+    NO_OWNER,
     NOBODY,
+    NUMBER,
     OPEN,
     OUT_BEGIN,
     OUT_END,
+    OWNER,
+    ROW,
     SENT_NS,
+    SINCE_NS,
     STATE,
+    SWEEPING,
     UP,
+    Connection,
 )
 from engine.wire.hot.bytes import get_u16
 from engine.wire.hot.syscalls import accept_socket
@@ -66,120 +81,199 @@ CANCELS_PER_STEP = 256
 
 
 @njit(cache=True, _nrt=False)
-def accept(client, stats, listen_fd, wall_ns):
-    """Let the next one in, if somebody waits."""
+def connection_of(links, row):
+    """One of the connections. Until its login is judged, its `login` is the first account's."""
+    return Connection(links.words[row], links.inbound[row], links.outbound[row], links.logins[0])
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def free_link(links):
+    """A row for one more connection, or -1."""
+    for row in range(links.words.shape[0]):
+        if links.words[row, STATE] == NOBODY:
+            return row
+    return -1
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def take_in(links, stats, listen_fd, wall_ns):
+    """Let the next one in, if somebody waits and there is room. Others wait in the listening socket's queue."""
+    row = free_link(links)
+    if row < 0:
+        return 0
     fd = accept_socket(listen_fd)
     if fd < 0:
         return 0
-    take_connection(client.words, fd, wall_ns)
+    take_connection(links.words[row], fd, wall_ns)
     stats[0].clients += 1
+    links.words[row, NUMBER] = stats[0].clients
+    links.words[row, OWNER] = NO_OWNER
     return 1
 
 
-@njit(cache=True, _nrt=False)
-def sweep(venue):
-    """Cancel what a client that has left has open, some at a time. Returns how many."""
-    client = venue.client
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def clear_up(clients, words):
+    """Clear up after a connection that is over: its account's orders are to be cancelled."""
+    owner = words[OWNER]
+    if owner != NO_OWNER:
+        clients.words[owner - 1, LINK] = 0
+        clients.words[owner - 1, SWEEPING] = 1
+    words[STATE] = NOBODY
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def cancel_open(venue, account):
+    """Cancel what an account has open whose connection is over, some at a time. Returns how many."""
+    clients = venue.clients
     cancelled = 0
-    while client.words[OPEN] > 0 and cancelled < CANCELS_PER_STEP and market_has_room(venue.market):
-        slot = client.live[client.words[OPEN] - 1]
-        handle = np.int64(client.table[slot].handle)
+    while clients.words[account, OPEN] > 0 and cancelled < CANCELS_PER_STEP and market_has_room(venue.market):
+        slot = clients.live[account, clients.words[account, OPEN] - 1]
+        handle = np.int64(clients.table[account, slot].handle)
         cut_order(venue, handle, np.int64(venue.book.orders[handle].qty), CANCEL_BY_SYSTEM)
         cancelled += 1
-    if client.words[OPEN] == 0:
-        client.words[STATE] = NOBODY
+    if clients.words[account, OPEN] == 0:
+        clients.words[account, SWEEPING] = 0
     return cancelled
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def take_packet(venue, wall_ns, at, size):
-    """One packet of `size` bytes at inbound[at:]. False where the session cannot go on because it is malformed."""
-    client = venue.client
-    kind = client.inbound[at + TYPE_AT]
-    state = client.words[STATE]
+def take_packet(venue, links, link, at, size):
+    """One packet of `size` bytes at inbound[at:]. False where the connection cannot go on because it is malformed."""
+    kind = link.inbound[at + TYPE_AT]
+    state = link.words[STATE]
     if kind == UNSEQUENCED and state == UP:
-        return handle_message(venue, client.inbound, at + PAYLOAD_AT, size - PAYLOAD_AT)
+        return handle_message(venue, link.words[OWNER], link.inbound, at + PAYLOAD_AT, size - PAYLOAD_AT)
     if kind == LOGIN_CODE and state == CONNECTED and size == LOGIN_BYTES:
-        return log_in(client, venue.stats, at + TYPE_AT)
+        return judge_login(venue.clients, links, link, venue.stats, at)
     if kind == LOGOUT:
-        leave(client)
+        leave(link)
         return True
     return kind == DEBUG or (kind == CLIENT_HEARTBEAT and size == PAYLOAD_AT)
 
 
-@njit(cache=True, inline="always", _nrt=False)
-def log_in(client, stats, at):
-    """Judge the login request at inbound[at:]. False where its sequence number is none."""
-    words = client.words
-    sequence = number_at(client.inbound, at + SEQUENCE_AT, SEQUENCE_BYTES)
+@njit(cache=True, _nrt=False)
+def owner_of(links, link, at):
+    """Whose username and password the login request at inbound[at:] has, or NO_OWNER."""
+    for account in range(links.logins.shape[0]):
+        if is_known(Connection(link.words, link.inbound, link.outbound, links.logins[account]), at):
+            return account + 1
+    return NO_OWNER
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def judge_login(clients, links, link, stats, start):
+    """Judge the login request at inbound[start:]. False where its sequence number is none. Where the account has still to be cleared up
+    after its last connection, the packet stays where it is, to be judged again."""
+    at = start + TYPE_AT
+    sequence = number_at(link.inbound, at + SEQUENCE_AT, SEQUENCE_BYTES)
     if sequence < 0:
         return False
-    if not is_known(client, at):
-        return refuse_login(client, np.int64(NOT_AUTHORIZED))
-    first = sequence - 1 if sequence > 0 else words[LOGGED]
-    if words[LOGGED] - first > client.log.shape[0] // LOG_SLOT_BYTES:
+    owner = owner_of(links, link, at)
+    if owner == NO_OWNER:
+        return refuse_login(link, np.int64(NOT_AUTHORIZED))
+    account = clients.words[owner - 1]
+    slots = clients.log.shape[1] // LOG_SLOT_BYTES
+    first = sequence - 1 if sequence > 0 else account[LOGGED]
+    if account[LOGGED] - first > slots:
         # It asks for what the log has no more.
-        stats[0].reports_lost += words[LOGGED] - first - client.log.shape[0] // LOG_SLOT_BYTES
-        return refuse_login(client, np.int64(SESSION_UNAVAILABLE))
-    if first > words[LOGGED] or not is_our_session(client, at):
-        return refuse_login(client, np.int64(SESSION_UNAVAILABLE))
+        stats[0].reports_lost += account[LOGGED] - first - slots
+        return refuse_login(link, np.int64(SESSION_UNAVAILABLE))
+    if first > account[LOGGED] or not is_our_session(link, at):
+        return refuse_login(link, np.int64(SESSION_UNAVAILABLE))
+    if account[LINK] != 0:
+        leave(connection_of(links, account[LINK] - 1))
+        clear_up(clients, links.words[account[LINK] - 1])
+        stats[0].takeovers += 1
+    if account[SWEEPING] != 0:
+        link.words[IN_BEGIN] = start
+        return True
+    words = link.words
+    account[LINK] = words[ROW] + 1
+    words[OWNER] = owner
     words[COPIED] = first
     words[GOODBYE] = 0
     words[STATE] = UP
     stats[0].logins += 1
-    put_accepted(client, first + 1)
+    put_accepted(link, first + 1)
     return True
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def copy_log(client, stats):
+def copy_log(clients, link, stats):
     """Copy the log's packets that are still to be sent to outbound, as far as they fit. A client too far behind is let go in time:
     the log still has everything that it missed when it comes back."""
-    words, out = client.words, client.outbound
-    slots = client.log.shape[0] // LOG_SLOT_BYTES
-    if (words[LOGGED] - words[COPIED]) * 4 > slots * 3:
+    words, out = link.words, link.outbound
+    account = words[OWNER] - 1
+    log = clients.log[account]
+    logged = clients.words[account, LOGGED]
+    slots = log.shape[0] // LOG_SLOT_BYTES
+    if (logged - words[COPIED]) * 4 > slots * 3:
         stats[0].send_failures += 1
-        leave(client)
+        leave(link)
         return
-    while words[COPIED] < words[LOGGED] and out.shape[0] - words[OUT_END] >= LOG_SLOT_BYTES:
+    while words[COPIED] < logged and out.shape[0] - words[OUT_END] >= LOG_SLOT_BYTES:
         at = (words[COPIED] % slots) * LOG_SLOT_BYTES
-        size = LENGTH_BYTES + get_u16(client.log, at)
-        copy_bytes(out, words[OUT_END], client.log, at, size)
+        size = LENGTH_BYTES + get_u16(log, at)
+        copy_bytes(out, words[OUT_END], log, at, size)
         words[OUT_END] += size
         words[COPIED] += 1
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def speak(venue, wall_ns):
-    """What the client is to hear now: its log, the end of the session, or a heartbeat after a second of silence. A client that was
-    silent for too long is given up."""
-    client = venue.client
-    words = client.words
+def is_overdue(words, wall_ns):
+    """Whether a client was silent for too long, or has not logged in in that time, whatever it sent."""
+    return wall_ns - words[HEARD_NS] > SILENCE_NS or (words[STATE] == CONNECTED and wall_ns - words[SINCE_NS] > SILENCE_NS)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def speak(clients, link, stats, closed, wall_ns):
+    """What a client is to hear now: its log, the end of the session, or a heartbeat after a second of silence. A client that was
+    silent for too long is given up. Returns whether anything was done."""
+    words = link.words
     if words[STATE] == UP:
-        copy_log(client, venue.stats)
-        if venue.words[CLOSED] != 0 and words[COPIED] == words[LOGGED]:
-            say_goodbye(client)
+        copy_log(clients, link, stats)
     if words[STATE] != UP and words[STATE] != CONNECTED:
-        return 0
-    if wall_ns - words[HEARD_NS] > SILENCE_NS:
-        leave(client)
         return 1
-    if words[STATE] == UP and words[OUT_END] == words[OUT_BEGIN] and wall_ns - words[SENT_NS] >= HEARTBEAT_NS:
-        put_packet(client, np.int64(SERVER_HEARTBEAT))
-    return send_waiting(client, wall_ns)
+    if is_overdue(words, wall_ns):
+        leave(link)
+        return 1
+    if words[STATE] == UP:
+        if closed != 0 and words[COPIED] == clients.words[words[OWNER] - 1, LOGGED]:
+            say_goodbye(link)
+        if words[OUT_END] == words[OUT_BEGIN] and wall_ns - words[SENT_NS] >= HEARTBEAT_NS:
+            put_packet(link, np.int64(SERVER_HEARTBEAT))
+    return 1 if send_waiting(link, wall_ns) > 0 else 0
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def all_told(client):
-    """Whether nothing is left to be sent to the client that is connected, if any is."""
-    words = client.words
-    if words[STATE] != UP:
-        return words[STATE] == NOBODY
-    return words[COPIED] == words[LOGGED] and words[OUT_END] == words[OUT_BEGIN]
+def speak_to_all(venue, links, wall_ns):
+    """Every client's turn to hear something; who is gone is cleared up after. Returns the number of things done."""
+    done = 0
+    for row in range(links.words.shape[0]):
+        words = links.words[row]
+        if words[STATE] != NOBODY:
+            if words[STATE] != LEAVING:
+                done += speak(venue.clients, connection_of(links, row), venue.stats, venue.words[CLOSED], wall_ns)
+            if words[STATE] == LEAVING:
+                clear_up(venue.clients, words)
+    return done
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def say_goodbye(client):
+def all_told(clients, links):
+    """Whether nothing is left to be cancelled or to be sent to any client."""
+    for account in range(clients.words.shape[0]):
+        if clients.words[account, SWEEPING] != 0:
+            return False
+    for row in range(links.words.shape[0]):
+        words = links.words[row]
+        if words[STATE] == UP and (words[COPIED] != clients.words[words[OWNER] - 1, LOGGED] or words[OUT_END] != words[OUT_BEGIN]):
+            return False
+    return True
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def say_goodbye(link):
     """End of session, once."""
-    if client.words[GOODBYE] == 0 and put_packet(client, np.int64(END_OF_SESSION)):
-        client.words[GOODBYE] = 1
+    if link.words[GOODBYE] == 0 and put_packet(link, np.int64(END_OF_SESSION)):
+        link.words[GOODBYE] = 1

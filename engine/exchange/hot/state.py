@@ -1,6 +1,6 @@
 """What the exchange's kernels work on. engine/exchange/stage.py makes the arrays; every word has its name here.
 
-A venue is 28 arrays, and an array is seven words to pass. So kernels that are called from one place only, or that are small, are put
+A venue is 25 arrays, and an array is seven words to pass. So kernels that are called from one place only, or that are small, are put
 into their callers as source (inline="always"); that is also what keeps the step's compilation short.
 """
 
@@ -46,7 +46,7 @@ LINE_WORDS = 8
 LINE_A = np.int64(0)
 LINE_B = np.int64(1)
 
-# Words of Client.words.
+# Words of Connection.words, whatever it carries.
 CLIENT_FD = 0
 STATE = 1
 IN_BEGIN = 2  # inbound[IN_BEGIN:IN_END] was received and not yet read
@@ -55,22 +55,32 @@ OUT_BEGIN = 4  # outbound[OUT_BEGIN:OUT_END] is still to be sent
 OUT_END = 5
 HEARD_NS = 6  # on the wall clock
 SENT_NS = 7
-LOGGED = 8  # sequenced messages so far, connected or not
-COPIED = 9  # those that have been copied to outbound
-LAST_USER_REF = 10
-OPEN = 11  # live orders
+SINCE_NS = 8  # when the connection was accepted, on the wall clock
+NUMBER = 9  # of a connection that carries orders: the how many-th it was; of a viewer's: its own, from 0
+# Further words of a connection that carries orders.
+OWNER = 10  # whose it is since its login: an account's number, NO_OWNER before
+COPIED = 11  # messages of its account's log that have been copied to outbound
 GOODBYE = 12  # the end of session has been put into outbound
-CLIENT_WORDS = 16
+ROW = 13  # its own, in Links
+LINK_WORDS = 16
 
 # Values of STATE.
 NOBODY = 0
 CONNECTED = 1
 UP = 2
-LEAVING = 3  # the connection is closed, and what the client has open is being cancelled
+LEAVING = 3  # the connection is closed; who had it has still to clear up
 
-# The owner of an order: nobody's (history, generated flow), or the client's. With more clients these become their numbers.
+# Words of a row of Client.words: an account.
+LOGGED = 0  # sequenced messages so far, connected or not
+LAST_USER_REF = 1
+OPEN = 2  # live orders
+LINK = 3  # its connection's row in Links and one more, 0: none
+SWEEPING = 4  # its connection is over, and what it has open is being cancelled
+CLIENT_WORDS = 16
+
+# The owner of an order: nobody's (history, generated flow), or an account's number, which is its row and one more.
 NO_OWNER = np.int64(0)
-THE_CLIENT = np.int64(1)
+FIRST_OWNER = np.int64(1)
 
 #   A SoupBinTCP packet of the largest OUCH message (71 bytes) fits a slot of the client's log.
 LOG_SLOT_BYTES = 72
@@ -86,18 +96,35 @@ class Market(NamedTuple):
     lines: np.ndarray
 
 
+class Connection(NamedTuple):
+    """The server's end of a connection (hot/connection.py): words (LINK_WORDS,) int64; inbound, outbound: uint8 buffers; login (uint8,):
+    username 6, password 10, session 10, then the login accepted packet. Who takes a snapshot has an outbound for the largest one."""
+
+    words: np.ndarray
+    inbound: np.ndarray
+    outbound: np.ndarray
+    login: np.ndarray
+
+
+class Links(NamedTuple):
+    """The connections that carry orders, a row each: words (links, LINK_WORDS) int64; inbound, outbound (links, bytes) uint8; and logins
+    (accounts, bytes) uint8: what lets in the owner of each account, as Connection.login has it."""
+
+    words: np.ndarray
+    inbound: np.ndarray
+    outbound: np.ndarray
+    logins: np.ndarray
+
+
 class Client(NamedTuple):
-    """One client's account and connection: words (CLIENT_WORDS,) int64; table (a power of two,) records (handle, place) by user_ref;
-    live (as many,) uint32: slots of the table that hold a live order; log (slots x LOG_SLOT_BYTES,) uint8: the newest sequenced packets;
-    inbound, outbound: uint8 buffers; login (uint8,): username 6, password 10, session 10, then the login accepted packet."""
+    """The accounts, a row each: words (accounts, CLIENT_WORDS) int64; table (accounts, a power of two) records (handle, place) by
+    user_ref; live (as many,) uint32: slots of the table that hold a live order; log (accounts, slots x LOG_SLOT_BYTES) uint8: the newest
+    sequenced packets. An account outlives its connections."""
 
     words: np.ndarray
     table: np.ndarray
     live: np.ndarray
     log: np.ndarray
-    inbound: np.ndarray
-    outbound: np.ndarray
-    login: np.ndarray
 
 
 class Listing(NamedTuple):
@@ -111,11 +138,12 @@ class Listing(NamedTuple):
 
 
 class Venue(NamedTuple):
-    """All that matching touches: positions is a board of POSITION, stats one EXCHANGE_STATS record, words (VENUE_WORDS,) int64."""
+    """All that matching touches: positions is a board of POSITION, 65,536 lines for each account, one after the other; stats one
+    EXCHANGE_STATS record; words (VENUE_WORDS,) int64."""
 
     book: Book
     market: Market
-    client: Client
+    clients: Client
     listing: Listing
     positions: np.ndarray
     stats: np.ndarray
@@ -194,11 +222,8 @@ class Rewind(NamedTuple):
     answer: np.ndarray
 
 
-# Words of Viewer.words: those of a connection, as in Client.words, and these.
-SINCE_NS = 8  # when the connection was accepted, on the wall clock
-PROGRESS = 9
-NUMBER = 10
-VIEWER_WORDS = 16
+# Further words of a viewer's connection.
+PROGRESS = 10
 
 # Values of PROGRESS: what has become of a viewer's snapshot, which it asks for by logging in.
 NOTHING_ASKED = 0
@@ -206,15 +231,6 @@ ASKED = 1
 WRITING = 2
 WRITTEN = 3
 SENT = 4
-
-
-class Viewer(NamedTuple):
-    """Somebody who takes a snapshot: a connection (hot/connection.py) whose outbound has room for all of the largest snapshot."""
-
-    words: np.ndarray
-    inbound: np.ndarray
-    outbound: np.ndarray
-    login: np.ndarray
 
 
 # Words of Glimpse.words.
@@ -237,7 +253,7 @@ class Glimpse(NamedTuple):
     """The snapshot service: words (GLIMPSE_WORDS,) int64; viewers: as many as are served at once."""
 
     words: np.ndarray
-    viewers: tuple[Viewer, ...]
+    viewers: tuple[Connection, ...]
 
 
 # Words of Exchange.words.
@@ -248,6 +264,7 @@ WINDOW = 3  # messages that may be under way to the feed handler; 0: do not look
 THROTTLED = 4  # whether it is being waited for
 FLOW_OVER = 5
 GOODBYES = 6  # end of session packets sent
+TURNS = 7  # so far
 EXCHANGE_WORDS = 8
 
 # Values of FLOW_KIND.
@@ -265,5 +282,6 @@ class Exchange(NamedTuple):
     archive: Archive
     rewind: Rewind
     glimpse: Glimpse
+    links: Links
     control: np.ndarray
     words: np.ndarray

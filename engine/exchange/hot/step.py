@@ -1,11 +1,11 @@
 """One turn of the simulated exchange.
 
-    client's bytes ──▶ session ──▶ orders ──┐                     ┌──▶ MoldUDP64 packets ──▶ market data
+    clients' bytes ──▶ session ──▶ orders ──┐                     ┌──▶ MoldUDP64 packets ──▶ market data
                                             ├──▶ matching, book ──┼──▶ archive ──▶ rewind, snapshots
-    generated flow, or a file's history ────┘                     └──▶ client's log ──▶ reports
+    generated flow, or a file's history ────┘                     └──▶ accounts' logs ──▶ reports
 
 Flow runs while the instance trades. With WINDOW set it waits for the feed handler to keep up, so that a replay flat out does not overrun
-the socket. When the instance has drained and all is sent, both sessions are ended. While a snapshot is written nothing changes: the
+the socket. When the instance has drained and all is sent, all sessions are ended. While a snapshot is written nothing changes: the
 clients and the flow wait.
 """
 
@@ -17,7 +17,7 @@ from engine.exchange.hot.flow import generate_next
 from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
 from engine.exchange.hot.replay import ENDED, history_now, replay_next
 from engine.exchange.hot.rewind import serve_rewinds
-from engine.exchange.hot.session import PACKETS_PER_STEP, accept, all_told, speak, sweep, take_packet
+from engine.exchange.hot.session import PACKETS_PER_STEP, all_told, cancel_open, clear_up, connection_of, speak_to_all, take_in, take_packet
 from engine.exchange.hot.state import (
     CLOSED,
     CONNECTED,
@@ -33,7 +33,9 @@ from engine.exchange.hot.state import (
     NOW_NS,
     PUBLISHED,
     STATE,
+    SWEEPING,
     THROTTLED,
+    TURNS,
     UP,
     WINDOW,
 )
@@ -43,6 +45,8 @@ from engine.messages.hot.stamp import now_tsc, wall_ns
 from shm.atomics import load_acquire, store_release
 
 FLOW_PER_STEP = 32
+# Turns from one look at the listening socket to the next while somebody is connected: a look is a system call.
+TURNS_PER_LOOK = 64
 END_PACKETS = 3
 
 # Words of Exchange.control.
@@ -69,7 +73,7 @@ def step(exchange, clock):
             flown = run_flow(exchange, now_ns)
     elif phase != PHASE_STARTING:
         end_flow(exchange)
-    done += speak(venue, now_ns)
+    done += speak_to_all(venue, exchange.links, now_ns)
     seal(venue.market)
     archive_packets(venue.market, exchange.archive)
     done += flush(venue.market, venue.stats, now_ns)
@@ -93,33 +97,60 @@ def tell_time(exchange, now_ns):
         venue.words[NOW_NS] = max(venue.words[NOW_NS], now_ns - exchange.words[MIDNIGHT_NS])
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def admit(links, stats, words, now_ns):
+    """Let one more client in, if it is time to look for one. Returns whether one came."""
+    words[TURNS] += 1
+    if words[TURNS] % TURNS_PER_LOOK != 0:
+        for row in range(links.words.shape[0]):
+            if links.words[row, STATE] != NOBODY:
+                return 0
+    return take_in(links, stats, words[LISTEN_FD], now_ns)
+
+
 @njit(cache=True, inline="always", _nrt=False)
 def serve(exchange, now_ns):
-    """The client's side of a turn: let it in, hear it, do what it asks, and clear up after it. Returns the number of things done."""
+    """The clients' side of a turn: let them in, hear them, do what they ask, and clear up after them. Returns the number of things done."""
+    venue, links = exchange.venue, exchange.links
+    done = admit(links, venue.stats, exchange.words, now_ns)
+    rows = links.words.shape[0]
+    for place in range(rows):
+        # Whoever is heard first has an advantage: each in its turn.
+        row = (place + exchange.words[TURNS]) % rows
+        if links.words[row, STATE] != NOBODY:
+            done += hear(exchange, connection_of(links, row), now_ns)
+    for account in range(venue.clients.words.shape[0]):
+        if venue.clients.words[account, SWEEPING] != 0:
+            tell_time(exchange, now_ns)
+            done += 1 + cancel_open(venue, account)
+    return done
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def hear(exchange, link, now_ns):
+    """Do what one client asks, a bounded number of packets of it. Returns the number of things done."""
     venue = exchange.venue
-    client = venue.client
-    words = client.words
-    if words[STATE] == NOBODY:
-        return accept(client, venue.stats, exchange.words[LISTEN_FD], now_ns)
-    if words[STATE] == LEAVING:
-        tell_time(exchange, now_ns)
-        return 1 + sweep(venue)
+    words = link.words
     done = 0
-    if packet_bytes(words, client.inbound) == NOT_WHOLE and receive(client, venue.stats, now_ns) > 0:
+    if packet_bytes(words, link.inbound) == NOT_WHOLE and receive(link, venue.stats, now_ns) > 0:
         done = 1
     for _ in range(PACKETS_PER_STEP):
         if (words[STATE] != UP and words[STATE] != CONNECTED) or not market_has_room(venue.market):
             break
-        size = packet_bytes(words, client.inbound)
+        size = packet_bytes(words, link.inbound)
         if size == NOT_WHOLE:
             break
         tell_time(exchange, now_ns)
         at = words[IN_BEGIN]
         words[IN_BEGIN] = at + size
         done += 1
-        if size == NOT_A_PACKET or not take_packet(venue, now_ns, at, size):
+        if size == NOT_A_PACKET or not take_packet(venue, exchange.links, link, at, size):
             venue.stats[0].malformed += 1
-            leave(client)
+            leave(link)
+        if words[IN_BEGIN] == at:
+            break
+    if words[STATE] == LEAVING:
+        clear_up(venue.clients, words)
     return done
 
 
@@ -173,12 +204,12 @@ def end_flow(exchange):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def say_end(exchange, now_ns):
-    """End both sessions, once everything has been sent: END_PACKETS to the market, and then one in place of each heartbeat, as whoever
+    """End all sessions, once everything has been sent: END_PACKETS to the market, and then one in place of each heartbeat, as whoever
     missed the last message learns of it from them; the client is told by speak."""
     venue = exchange.venue
     if exchange.words[GOODBYES] >= END_PACKETS and not market_is_silent(venue.market, now_ns):
         return 0
-    if packets_waiting(venue.market) != 0 or not (venue.words[CLOSED] != 0 or all_told(venue.client)):
+    if packets_waiting(venue.market) != 0 or not (venue.words[CLOSED] != 0 or all_told(venue.clients, exchange.links)):
         return 0
     venue.words[CLOSED] = 1
     if not end_session(venue.market, now_ns):

@@ -108,7 +108,6 @@ def admit(glimpse, viewer, stats, now_ns):
     if fd < 0:
         return False
     take_connection(viewer.words, fd, now_ns)
-    viewer.words[SINCE_NS] = now_ns
     viewer.words[PROGRESS] = NOTHING_ASKED
     stats[0].snapshot_clients += 1
     return True

@@ -1,0 +1,198 @@
+"""The arrays that the exchange's kernels work on (hot/state.py says what each is): made here, with nothing in them yet."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engine.exchange.hot import connection as soup
+from engine.exchange.hot import flow as generated
+from engine.exchange.hot import snapshot
+from engine.exchange.hot.archive import NOTICE_BYTES
+from engine.exchange.hot.listing import NOT_LISTED, list_symbol
+from engine.exchange.hot.state import (
+    ARCHIVE_SLOT_BYTES,
+    ARCHIVE_WORDS,
+    CLIENT_FD,
+    CLIENT_WORDS,
+    FILE_FD,
+    FIRST_REF,
+    FLOW_WORDS,
+    GLIMPSE_WORDS,
+    LINE_FD,
+    LINE_WORDS,
+    LINK_WORDS,
+    LOG_SLOT_BYTES,
+    MARKET_WORDS,
+    NO_WRITER,
+    NUMBER,
+    PACKET_SIZE,
+    ROW,
+    SYMBOLS,
+    VIEWERS_FD,
+    WRITER,
+    Archive,
+    Client,
+    Connection,
+    Flow,
+    Glimpse,
+    Links,
+    Listing,
+    Market,
+    Replay,
+    Rewind,
+)
+from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
+from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from engine.wire.hot.syscalls import PEER_WORDS
+from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
+
+# Packets that may wait for the socket; a power of two. Half of them hold what one step can publish many times over.
+PACKETS = 1024
+INBOUND_BYTES = 1 << 16
+OUTBOUND_BYTES = 1 << 16
+# Connections that may be there without having logged in, or while others of their account end.
+STRANGERS = 8
+# Snapshots that are served at the same time, and what a viewer may have said that was not read yet.
+VIEWERS = 2
+VIEWER_INBOUND_BYTES = 1 << 12
+# More than a request, so that a longer datagram is seen to be one.
+REQUEST_BUFFER_BYTES = 64
+FILE_BUFFER_BYTES = 1 << 20
+LOOKUP_ENTRIES = 2 * INSTRUMENTS_MAX
+
+#   0        4       8      an entry of an account's table: its live order's handle (0: none), and the entry's place in `live`
+CLIENT_ENTRY = np.dtype([("handle", "u4"), ("place", "u4")])
+
+
+def words(count: int, values: Mapping[int, int] | None = None) -> np.ndarray:
+    made = np.zeros(count, np.int64)
+    for index, value in (values or {}).items():
+        made[index] = value
+    return made
+
+
+def make_market(session: str, fds: Sequence[int]) -> Market:
+    """A publisher for the Mold session on the lines `fds`: the session's name stands in every packet, and in the one without messages
+    behind them."""
+    packets = np.zeros(PACKETS * PACKET_BYTES_MAX + HEADER_BYTES, np.uint8)
+    for place in range(PACKETS + 1):
+        packets[place * PACKET_BYTES_MAX + SESSION_AT :][:SESSION_BYTES] = _session_bytes(session)
+    return Market(
+        packets=packets,
+        sizes=np.zeros(PACKETS, np.int64),
+        words=words(MARKET_WORDS, {PACKET_SIZE: HEADER_BYTES}),
+        lines=np.stack([words(LINE_WORDS, {LINE_FD: fd}) for fd in fds]),
+    )
+
+
+def make_archive(messages: int, *, snapshots: bool) -> Archive:
+    """Room for the last `messages` published, none for 0, and for the notices that a snapshot begins with."""
+    slots = 1 << (messages - 1).bit_length() if messages else 0
+    return Archive(
+        log=np.zeros(slots * ARCHIVE_SLOT_BYTES, np.uint8),
+        sequences=np.zeros(slots, np.int64),
+        notices=np.zeros(INSTRUMENTS_MAX * NOTICE_BYTES if snapshots else 0, np.uint8),
+        words=words(ARCHIVE_WORDS),
+    )
+
+
+def make_rewind(session: str, fds: Sequence[int]) -> Rewind:
+    answer = np.zeros(PACKET_BYTES_MAX, np.uint8)
+    answer[SESSION_AT:][:SESSION_BYTES] = _session_bytes(session)
+    return Rewind(np.array(fds, np.int64), np.zeros(PEER_WORDS, np.int64), np.zeros(REQUEST_BUFFER_BYTES, np.uint8), answer)
+
+
+def make_glimpse(fd: int, login: np.ndarray, orders_max: int) -> Glimpse:
+    """The snapshot service behind listening socket `fd`, -1 for none. A viewer's buffer holds a snapshot of everything there can be."""
+    room = soup.LOGIN_PACKET_BYTES + INSTRUMENTS_MAX * snapshot.INSTRUMENT_BYTES + orders_max * snapshot.ORDER_BYTES + snapshot.OTHER_BYTES
+    viewers = tuple(
+        Connection(
+            words=words(LINK_WORDS, {CLIENT_FD: -1, NUMBER: number}),
+            inbound=np.zeros(VIEWER_INBOUND_BYTES, np.uint8),
+            outbound=np.zeros(room if fd >= 0 else 0, np.uint8),
+            login=login,
+        )
+        for number in range(VIEWERS)
+    )
+    return Glimpse(words(GLIMPSE_WORDS, {VIEWERS_FD: fd, WRITER: NO_WRITER}), viewers)
+
+
+def _session_bytes(session: str) -> np.ndarray:
+    return np.frombuffer(session.encode("ascii").ljust(SESSION_BYTES), np.uint8)
+
+
+def make_clients(accounts: int, orders_max: int, reports_max: int) -> Client:
+    places = 1 << max(1, (orders_max - 1).bit_length())
+    return Client(
+        words=np.zeros((accounts, CLIENT_WORDS), np.int64),
+        table=np.zeros((accounts, places), CLIENT_ENTRY).view(np.recarray),
+        live=np.zeros((accounts, places), np.uint32),
+        log=np.zeros((accounts, reports_max * LOG_SLOT_BYTES), np.uint8),
+    )
+
+
+def make_links(logins: list[np.ndarray]) -> Links:
+    """A connection for each account, and some more for those who have not logged in yet."""
+    rows = len(logins) + STRANGERS
+    links = Links(
+        words=np.zeros((rows, LINK_WORDS), np.int64),
+        inbound=np.zeros((rows, INBOUND_BYTES), np.uint8),
+        outbound=np.zeros((rows, OUTBOUND_BYTES), np.uint8),
+        logins=np.stack(logins),
+    )
+    links.words[:, CLIENT_FD] = -1
+    links.words[:, ROW] = np.arange(rows)
+    return links
+
+
+def make_listing(symbols: list[str]) -> Listing:
+    """Instruments 1 to n are the symbols, in their order."""
+    listing = Listing(
+        symbols=np.zeros(INSTRUMENTS_MAX, np.int64),
+        lookup=np.full(LOOKUP_ENTRIES, NOT_LISTED, np.int32),
+        states=np.zeros(INSTRUMENTS_MAX, np.uint8),
+        resting=np.zeros(2 * INSTRUMENTS_MAX, np.int64),
+    )
+    for number, symbol in enumerate(symbols):
+        list_symbol(listing, number + 1, pack_symbol(symbol))
+    return listing
+
+
+def make_flow(prices: list[float], rate_per_s: float, seed: int) -> Flow:
+    anchor = np.array([round(price * 10_000) for price in prices], np.float64)
+    return Flow(
+        words=words(FLOW_WORDS, {SYMBOLS: len(prices)}),
+        random=np.array([seed], np.uint64),
+        mean_ns=np.array([1e9 / rate_per_s if rate_per_s else 0.0]),
+        anchor=anchor,
+        reference=anchor.copy(),
+        moved_ns=np.zeros(len(prices), np.int64),
+        refs=np.full(len(prices) * 2 * generated.SLOTS, FIRST_REF - 1, np.int64),
+    )
+
+
+def make_replay(replay_words: np.ndarray, fd: int, speed: float) -> Replay:
+    replay_words[FILE_FD] = fd
+    return Replay(
+        words=replay_words,
+        buffer=np.zeros(FILE_BUFFER_BYTES if fd >= 0 else 0, np.uint8),
+        pace=np.array([1.0 / speed if speed else 0.0]),
+    )
+
+
+def login_bytes(prefix: str, username: str, password: str, session: str) -> np.ndarray:
+    """A connection's login: what must be said, and the packet that lets in who says it. ValueError names the option that does not fit,
+    with `prefix` before it."""
+    made = bytearray()
+    for name, value, length in (
+        (f"{prefix}username", username, soup.USERNAME_BYTES),
+        (f"{prefix}password", password, soup.PASSWORD_BYTES),
+        ("session", session, soup.SESSION_BYTES),
+    ):
+        if len(value) > length or not value.isascii() or value != value.strip():
+            raise ValueError(f"{name}={value!r}: expected at most {length} ASCII characters without spaces around them")
+        made += value.encode("ascii").ljust(length)
+    accepted = LOGIN_ACCEPTED.encode(session=session.rjust(soup.SESSION_BYTES), sequence="")
+    made += len(accepted).to_bytes(LENGTH_BYTES, "big") + accepted
+    assert len(made) == soup.LOGIN_PACKET + TYPE_AT + LOGIN_ACCEPTED.length
+    return np.frombuffer(bytes(made), np.uint8).copy()
