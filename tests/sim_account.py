@@ -185,6 +185,17 @@ class Account:
         self.reached = {number: (long, short) for number, (long, short) in found.items()}
         return self.reached
 
+    def left_by(self, ref: int) -> int:
+        """How much less than `reach` has it is open on its side once the venue has done what order `ref` asks: 0 but for a replacement that
+        asks for less than what it replaces may have open."""
+        root = self.root(ref)
+        if ref not in self.sent or (root not in self.orders and root not in self.sent):
+            return 0
+        executed = self.orders[root].executed if root in self.orders else 0
+        first = self.orders[root].open if root in self.orders else self.sent[root].total
+        totals = [sent.total - executed for other, sent in self.sent.items() if sent.target and self.root(other) == root]
+        return max([first, *totals]) - (self.sent[ref].total - executed)
+
     def open_on(self, instrument: int, side: int) -> int:
         return sum(order.open for order in self.orders.values() if (order.instrument, order.side) == (instrument, side))
 

@@ -9,12 +9,14 @@ told      the strategy hears of every execution once, of every order's fate, and
 even      in the end positions, cash, open orders and P&L are the venue's
 """
 
+import os
+import socket
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
-from engine.exchange.hot.state import CONNECTED, LOG_SLOT_BYTES, LOGGED, NUMBER, STATE, UP
+from engine.exchange.hot.state import CLIENT_FD, LINK, LOG_SLOT_BYTES, LOGGED
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import (
@@ -36,7 +38,7 @@ from engine.risk.limits import OFF_WORD
 from engine.wire import soupbintcp as soup
 from tests.sim_account import CANCEL, NEW, REPLACE, Account
 from tests.sim_network import Link
-from tests.sim_world import NUMBERS, World
+from tests.sim_world import NUMBERS, RECONNECTS, World
 
 NAMES = {number: symbol for symbol, number in NUMBERS.items()}
 KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "cancelled", MSG_EXECUTED: "executed", MSG_REJECTED: "rejected"}
@@ -65,6 +67,7 @@ class Seen:
         self.written = 0
         self.left = 0
         self.welcome = False
+        self.next = 0
         # Where in the stream each order begins that was judged and of which nothing has left yet.
         self.held: list[int] = []
 
@@ -76,8 +79,8 @@ class Judge:
         self.problems: list[str] = []
         self.seen: dict[int, Seen] = defaultdict(Seen)
         self.logged = 0
-        self.last_ref = 0
         self.known_dead: set[int] = set()
+        self.answers: dict[int, Any] = {}
         self.killed_before = False
         self.tokens: tuple[float, int] | None = None
         self.counts: dict[str, int] = defaultdict(int)
@@ -99,7 +102,7 @@ class Judge:
         self.reports: list[dict[str, int]] = []
         self.executed: dict[tuple[int, int], dict[str, int]] = {}
         self.came: dict[int, list[str]] = defaultdict(list)
-        self.first_ref = self.last_ref + 1
+        self.last_ref = 0
         self.tokens = None
         self.was_up = False
 
@@ -122,13 +125,15 @@ class Judge:
 
     def after_exchange(self) -> None:
         clients = self.world.exchange.state.venue.clients
-        logged, log = int(clients.words[0, LOGGED]), clients.log[0]
-        slots = len(log) // LOG_SLOT_BYTES
+        log, logged = clients.log[0], int(clients.words[0, LOGGED])
+        slots = log.shape[0] // LOG_SLOT_BYTES
         for number in range(self.logged, logged):
             at = number % slots * LOG_SLOT_BYTES
             length = int(log[at]) << 8 | int(log[at + 1])
             raw = log[at + 3 : at + 2 + length].tobytes()
-            self.world.note("truth", self.account.hear(raw))
+            self.world.note("truth", number + 1, self.account.hear(raw))
+            if raw[0] == ouch.ACCOUNT_QUERY_RESPONSE.code:
+                self.answers[number + 1] = self.let_in()
         self.logged = logged
         if self.account.problems:
             self.say(self.account.problems.pop())
@@ -138,11 +143,17 @@ class Judge:
                 self.account.lose(link.number)
 
     def is_forgotten(self, link: Link) -> bool:
-        """Whether nothing that was said on a connection can reach the venue's book any more: it was let in, and is over."""
-        let_in = int(self.world.exchange_stats.records[0]["clients"])
-        words = self.world.exchange.state.links.words
-        there = words[np.isin(words[:, STATE], (CONNECTED, UP)), NUMBER]
-        return let_in > link.number and link.number + 1 not in there
+        """Whether nothing that was said on a connection can reach the venue's book any more: it was let in, and let go."""
+        if int(self.world.exchange_stats.records[0]["clients"]) <= link.number:
+            return False
+        held = self.world.exchange.state.links.words[:, CLIENT_FD]
+        return link.name not in {peer_of(int(fd)) for fd in held if fd >= 0}
+
+    def let_in(self) -> Any:
+        """The name of the connection that the venue takes for ours."""
+        exchange = self.world.exchange.state
+        row = int(exchange.venue.clients.words[0, LINK]) - 1
+        return peer_of(int(exchange.links.words[row, CLIENT_FD])) if row >= 0 else None
 
     # After the gateway: what left, and what it counts.
 
@@ -194,12 +205,17 @@ class Judge:
     def hear_venue(self, link: Link, delivered: bytes) -> None:
         """What has reached the gateway's end of a connection."""
         seen = self.seen[link.number]
-        for kind, _ in seen.back.packets(delivered):
+        for kind, payload in seen.back.packets(delivered):
             if kind == soup.LOGIN_ACCEPTED.code:
-                seen.welcome = True
+                seen.next = int(payload[10:])
+                seen.welcome = not RECONNECTS
+            elif kind == soup.SEQUENCED:
+                # All that there was to tell has been told when the answer to the query of this very login is here.
+                seen.welcome = seen.welcome or self.answers.get(seen.next) == link.name
+                seen.next += 1
 
     def weigh_cancel(self, fields: dict[str, Any]) -> None:
-        if fields["user_ref"] > self.last_ref:
+        if fields["user_ref"] > max(self.last_ref, *self.account.answered, 0, 0):
             self.say(f"a cancel of user_ref={fields['user_ref']}, which was never sent: {fields}")
 
     def weigh_order(self, link: Link, seen: Seen, name: str, fields: dict[str, Any], *, killed: bool) -> None:
@@ -209,7 +225,8 @@ class Judge:
             self.say(f"killed, and yet sent: {what}")
         if not seen.welcome:
             self.say(f"sent before the connection was ready: {what}")
-        if ref <= self.last_ref:
+        # A later life goes on where the venue stands: what an earlier one sent and never arrived has used up no number.
+        if ref <= self.last_ref or ref in self.account.answered or ref in self.account.sent:
             self.say(f"user_ref={ref} after {self.last_ref}: {what}")
         self.last_ref = max(self.last_ref, ref)
         order = self.find_asked(ref)
@@ -269,7 +286,7 @@ class Judge:
         if limits.self_trade == "refuse" and self.meets_our_own(order):
             return "it could trade with an order of ours"
         reached, was = after[instrument][side], before[instrument][side]
-        if world.state == "reducing" and reached > 0:
+        if world.state == "reducing" and reached - self.account.left_by(int(fields["user_ref"])) > 0:
             return f"reducing, but it may lead to {reached}"
         if reached <= was:
             return None
@@ -393,8 +410,11 @@ class Judge:
         # A place may be taken again before the venue has spelled out what was clear already: that a replacement died with its order.
         if int(life.stats["unknown_reports"]) > self.account.late_rejections:
             self.say(f"unknown_reports={int(life.stats['unknown_reports'])}")
-        for name in ("malformed", "reports_lost", "illegal_moves"):
-            if name in life.stats.dtype.names and int(life.stats[name]):
+        # A connection that ends within a packet is counted as malformed.
+        if int(life.stats["malformed"]) > sum(not link.alive for link in world.network.links):
+            self.say(f"malformed={int(life.stats['malformed'])}")
+        for name in ("reports_lost", "illegal_moves"):
+            if int(life.stats[name]):
                 self.say(f"{name}={int(life.stats[name])}")
 
     def judge_pnl(self) -> None:
@@ -408,8 +428,9 @@ class Judge:
             self.say(f"pnl={int(life.facts['pnl'])}, but by the venue's account it is {pnl}")
 
     def judge_told(self) -> None:
-        truth = {key: value for key, value in self.account.executions.items() if key[1] >= self.first_ref}
-        told = {key: (report["qty"], report["px"]) for key, report in self.executed.items() if key[1] >= self.first_ref}
+        ours = set(self.gone.values())
+        truth = {key: value for key, value in self.account.executions.items() if key[1] in ours}
+        told = {key: (report["qty"], report["px"]) for key, report in self.executed.items()}
         if truth != told:
             self.say(f"executions told {len(told)}, there were {len(truth)}: {sorted(set(truth) ^ set(told))[:5]}")
         for order_id, order in self.asked.items():
@@ -424,6 +445,12 @@ def fields_of(slots: np.ndarray, position: int) -> dict[str, int]:
     """The record at a ring's position, without what the ring keeps in it."""
     plain = slots.view(np.ndarray)
     return dict(zip(plain.dtype.names[1:], plain[position & (len(plain) - 1)].item()[1:], strict=True))
+
+
+def peer_of(fd: int) -> Any:
+    """The name of the other end of a socket that is somebody else's."""
+    with socket.socket(fileno=os.dup(fd)) as copied:
+        return copied.getpeername()
 
 
 def user_ref_of(entry: Any) -> int:

@@ -86,7 +86,10 @@ class Link:
         if plan.buffer_bytes:
             self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, plan.buffer_bytes)
         self.far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A name of its own, by which the venue's end of this connection is known.
+        self.far.bind("")
         self.far.connect(venue)
+        self.name = self.far.getsockname()
         for made in (self.theirs, self.near, self.far):
             made.setblocking(False)
         self.up = Pipe(chance, plan, self.near, self.far)

@@ -12,7 +12,7 @@ from typing import Any
 from engine.layout import PHASE_DRAINING
 from tests.sim_judge import Judge
 from tests.sim_plan import ACTORS, MS, Plan, drawn
-from tests.sim_world import World
+from tests.sim_world import RECONNECTS, World
 
 # Turns until everything must have come to rest once nothing goes wrong any more, and how long each of those is.
 PATIENCE_TURNS = 3_000
@@ -91,6 +91,10 @@ class Run:
             if at == self.turn:
                 self.note("state", state)
                 world.change_state(state)
+        if RECONNECTS and self.turn in plan.deaths:
+            self.note("we die and are started again")
+            world.die()
+            self.judge.begin_life()
 
     def take_turn(self, ns: int) -> None:
         world, judge = self.world, self.judge
@@ -135,6 +139,7 @@ class Run:
         self.world.network.heal()
         self.world.market.calm = True
         self.world.still_market()
+        self.happened = self.turn
         for _ in range(PATIENCE_TURNS):
             self.take_turn(PATIENT_NS)
             if self.turn - self.happened > QUIET_TURNS and self.at_rest(drained):
@@ -156,7 +161,7 @@ def verdict_of(seed: int, *, log: bool = False) -> Verdict:
     finally:
         run.close()
     counted = {name: count for name, count in sorted(run.judge.counts.items()) if count}
-    return Verdict(plan, run.judge.problems, counted, run.digest.hexdigest(), run.turn, run.events)
+    return Verdict(drawn(seed), run.judge.problems, counted, run.digest.hexdigest(), run.turn, run.events)
 
 
 def replay_command(seed: int) -> str:

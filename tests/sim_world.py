@@ -5,6 +5,7 @@ A life is what ends with our processes: rings, boards, strategy and gateway. The
 """
 
 import contextlib
+import inspect
 import random
 import socket
 from typing import Any
@@ -66,6 +67,9 @@ EXCHANGE_LINES = 65_536
 STALE_MS = 3_000
 ATTEND_TURNS = 3
 FAR_NS = 1 << 62
+# Short enough to happen within a run; the venue says something once a second.
+RECONNECTS = "connector" in inspect.signature(GatewayStage).parameters
+RECONNECT: dict[str, Any] = {"silence_ms": 2_500, "connect_ms": 100, "reconnect_ms": 2, "reconnect_ms_max": 40, "reconnect_tries": 200}
 
 
 class PrivateBoard(Board):
@@ -92,6 +96,7 @@ class Life:
         self.ending = 0
         control = world.control
         control["session_up"] = control["drained"] = 0
+        control["phase"] = PHASE_TRADING
         world.enforce()
         self.maker: StrategyStage | None = None
         self.trader: Trader | None = None
@@ -146,7 +151,6 @@ class World:
         self.limits = Limits(**self.given)
         self.state = "active"
         self.listener = listening()
-        self.used: list[Any] = []
         self.network = Network(plan, note, self.listener)
         feed_address = ("127.0.0.1", free_port())
         self.market = MarketLine(plan, feed_address)
@@ -177,12 +181,13 @@ class World:
         )  # fmt: skip
 
     def open_gateway(self, **options: Any) -> GatewayStage:
+        if RECONNECTS:
+            return GatewayStage(address=("", 0), connector=self.network.connect, jitter_seed=self.plan.seed, **RECONNECT, **options)
         with socket.create_server(("127.0.0.1", 0)) as nobody:
             made = GatewayStage(address=nobody.getsockname(), **options)
-        while made.state.session[FD] == -1 or not self.network.links or self.network.links[-1] in self.used:
+        while not self.network.links:
             with contextlib.suppress(ConnectionRefusedError):
                 made.state.session[FD] = self.network.connect().fileno()
-        self.used.append(self.network.links[-1])
         return made
 
     @property
@@ -205,6 +210,8 @@ class World:
             elif life.trader is not None:
                 life.trader.turn(self.now, quoting=quoting)
         elif life.ending == 0:
+            if RECONNECTS and turn % ATTEND_TURNS == 0:
+                life.gateway.attend()
             done = int(gateway_step.step(life.gateway.state, self.clock))
             if done < 0:
                 life.ending = done
