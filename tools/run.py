@@ -138,6 +138,7 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "notes": notes + _unseen(supervisor) + _unread(supervisor) + played.notes(supervisor),
         **gathered,
         "risk": _risk(supervisor),
+        "kill": report.kill(supervisor.instance, calibration.hz),
         "trader": supervisor.config.gateway.trader,
         "alerts": [{"at": at, "text": text} for at, text in supervisor.alerts.said],
         **played.report(supervisor),

@@ -69,11 +69,20 @@ def report(result: dict[str, Any], width: int) -> Group:
         "",
         _processes(result["processes"]),
     ]
+    parts += [Text(f"ALERT {alert['at']}: {alert['text']}", style="bold red") for alert in result["alerts"]]
+    if killed := result["kill"]:
+        parts.append(Text(_kill(killed), style="yellow"))
     if refused := _refused(result["risk"]):
         parts += ["", *refused]
     if result["positions"]:
         parts += ["", _positions(result)]
     return Group(*parts)
+
+
+def _kill(kill: dict[str, Any]) -> str:
+    """How long the gateway took over the cancels of the last kill."""
+    took = kill["kill_to_last_cancel_us"]
+    return f"the last kill: {kill['cancels']:,} cancels" + ("" if took is None else f", the last written {took:,.1f} us after the word")
 
 
 def _headline(result: dict[str, Any]) -> str:

@@ -175,6 +175,21 @@ def gather(
     }
 
 
+def kill(instance: Instance, hz: float) -> dict[str, Any] | None:
+    """What became of the last kill: the cancels it took, and microseconds from the command's word to the last of them; None without one.
+
+    swept is False where the gateway had not written all of them: cancels are then all that were ever sent by sweeps.
+    """
+    number, stats = int(instance.control.records[0]["kills"]), instance.gateway_stats.records[0]
+    if number == 0:
+        return None
+    if int(stats["kill_swept"]) < number:
+        return {"number": number, "swept": False, "cancels": int(stats["cancels_on_drain"]), "kill_to_last_cancel_us": None}
+    cancels = int(stats["kill_cancels"])
+    took = round(int(stats["kill_to_last_cancel_tsc"]) * 1e6 / hz, 1) if cancels else None
+    return {"number": number, "swept": True, "cancels": cancels, "kill_to_last_cancel_us": took}
+
+
 def first_order_ms(instance: Instance, hz: float, started_tsc: int) -> float | None:
     """Milliseconds from `started_tsc` to the strategy's first order; None if it sent none."""
     first = int(instance.control.records["first_order_tsc"][0])

@@ -26,6 +26,7 @@ GATE = "the gate"
 CLOCK = "the clock"
 STATE = "state"
 LOCK_PATIENCE_S = 5.0
+OVERRIDE_MINUTES_MAX = 1440
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +72,9 @@ def decision(what: str, value: Any, before: Any, by: str, reason: str) -> Decisi
 
 
 def override(made: Decision, minutes: float, second: str) -> Decision:
-    """A decision that ends by itself and that two people answer for (RTS 6, article 15(6)). ValueError where there is no second one."""
+    """A decision that ends by itself and that two people answer for (RTS 6, article 15(6)). ValueError without an end or a second one."""
+    if not 0 < minutes <= OVERRIDE_MINUTES_MAX:
+        raise ValueError(f"--for={minutes}: expected minutes above 0, up to {OVERRIDE_MINUTES_MAX}")
     if not second.strip() or not second.isprintable():
         raise ValueError(f"--second={second!r}: expected the name of a second person: an override with --for takes two")
     if second.strip().casefold() == made.by.strip().casefold():
