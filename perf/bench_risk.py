@@ -24,8 +24,8 @@ import click
 import numpy as np
 
 from engine.gateway.hot.state import STATE, UP
-from engine.gateway.hot.take import HOP_SEND, ORDERS_PER_STEP
-from engine.gateway.ouch.hot.encode import WIRE_BYTES
+from engine.gateway.hot.take import HOP_SEND
+from engine.gateway.ouch.hot.encode import OUTBOX_ORDERS, WIRE_BYTES
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
     BOOK_VALID,
@@ -174,7 +174,7 @@ class OrderPath:
             Ring.create(f"{name}.orders", ORDERS, RINGS_ORDERS, ["gateway"]),
             Ring.create(f"{name}.reports", ORDERS, REPORTS, ["strategy"]),
         )
-        self.more = Table.create(f"{name}.stats", GATEWAY_STATS), Table.create(f"{name}.hops", HISTOGRAM, 9)
+        self.more = Table.create(f"{name}.stats", GATEWAY_STATS), Table.create(f"{name}.hops", HISTOGRAM, 10)
         listener = socket.create_server(("127.0.0.1", 0))
         quotes, instruments, positions, rules = (gate.boards[key] for key in ("quotes", "instruments", "positions", "rules"))
         self.stage = GatewayStage(
@@ -202,7 +202,7 @@ class OrderPath:
             slot.order_id, slot.origin_tsc, slot.age_tsc, slot.strategy = self.last_id, lib.tp_rdtsc(), 0, 0
             commit(self.into.end, index)
         sent, before = int(state.stats[0].sent), int(send[HISTOGRAM_SUM])
-        ticks = take_all(state, self.gate.clock, ORDERS // ORDERS_PER_STEP)
+        ticks = take_all(state, self.gate.clock, ORDERS // OUTBOX_ORDERS)
         if int(state.stats[0].sent) - sent != ORDERS:
             raise SystemExit(f"sent={int(state.stats[0].sent) - sent} of {ORDERS}: {verdicts(self.stage.risk)}")
         with contextlib.suppress(BlockingIOError):

@@ -422,11 +422,17 @@ def bucket_of(value):
 @njit(cache=True, _nrt=False)
 def record(histogram, value):
     """Count one latency in TSC ticks. Negative values, which clocks of two cores may give, count as 0."""
+    record_times(histogram, value, np.int64(1))
+
+
+@njit(cache=True, _nrt=False)
+def record_times(histogram, value, times):
+    """Count a latency that so many messages had, at least one."""
     value = min(max(value, 0), LARGEST_VALUE)
     if histogram[HISTOGRAM_COUNT] == 0 or value < histogram[HISTOGRAM_MINIMUM]:
         histogram[HISTOGRAM_MINIMUM] = value
     if value > histogram[HISTOGRAM_MAXIMUM]:
         histogram[HISTOGRAM_MAXIMUM] = value
-    histogram[HISTOGRAM_BUCKETS + bucket_of(value)] += 1
-    histogram[HISTOGRAM_SUM] += value
-    histogram[HISTOGRAM_COUNT] += 1
+    histogram[HISTOGRAM_BUCKETS + bucket_of(value)] += times
+    histogram[HISTOGRAM_SUM] += value * times
+    histogram[HISTOGRAM_COUNT] += times

@@ -202,7 +202,7 @@ class House:
         self.positions = self._keep(Board.create(f"{prefix}.positions", POSITION, LINES))
         self.stats_table = self._keep(Table.create(f"{prefix}.stats", GATEWAY_STATS))
         self.control_table = self._keep(Table.create(f"{prefix}.control", CONTROL))
-        self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, 8))
+        self.hops = self._keep(Table.create(f"{prefix}.hops", HISTOGRAM, 10))
         self.rules = self._keep(Board.create(f"{prefix}.rules", RISK_RULES, 1))
         self.facts_table = self._keep(Table.create(f"{prefix}.facts", RISK_FACTS))
         self.facts = self.facts_table.records[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.gateway.hot import state as gateway_state
+from engine.gateway.hot.queue import WAITING
 from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.session import (
@@ -342,15 +343,17 @@ def test_partial_sends_are_kept_and_go_out_in_order(houses: Callable[..., House]
     house.stage.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     wanted: list[int] = []
     deadline = time.monotonic() + PATIENCE_S
-    # The venue reads nothing, until its receive buffer and our send buffer are full and the ring behind them backs up.
-    while house.orders.backlog()["gateway"] < 512:
+    # The venue reads nothing, until its receive buffer and our send buffer are full and orders wait behind them.
+    while house.stage.state.queue.words[WAITING] < 512:
         wanted += [house.new(qty=1) for _ in range(16)]
         house.turn()
         assert time.monotonic() < deadline
     assert house.stats.partial_sends > 0
     assert house.stage.state.session[PENDING_BYTES] > 0
+    held = wanted[-int(house.stage.state.queue.words[WAITING])]
     house.cancel(wanted[0])
     said = house.settle()
     assert [fields["user_ref"] for kind, fields in said if kind == "enter order"] == wanted
-    assert said[-1] == ("cancel order", {"user_ref": wanted[0], "quantity": 0})
+    # The cancel waited for the bytes that were under way, and for no order that was not.
+    assert said[held - 1] == ("cancel order", {"user_ref": wanted[0], "quantity": 0})
     assert house.stats.bytes_sent > 50 * len(wanted)

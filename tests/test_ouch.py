@@ -201,12 +201,12 @@ def wire() -> np.ndarray:
 def test_the_kernel_encodes_a_new_order_as_the_table_does(
     wire: np.ndarray, order_id: int, side: int, qty: int, symbol: str, px: int, tif: int, strategy: int
 ) -> None:
-    encode.encode_enter(wire, order_id, side, qty, pack_symbol(symbol), px, tif, strategy)
+    encode.encode_enter(wire, encode.OUTBOX_AT, order_id, side, qty, pack_symbol(symbol), px, tif, strategy)
     expected = ouch.ENTER_ORDER.encode(
         user_ref=order_id, side=chr(side), quantity=qty, symbol=symbol, px=px, tif=VENUE_TIF[tif], capacity="P", cross="N",
         client_id=f"TRADER    /S{strategy:02}", **COMMON,
     )  # fmt: skip
-    assert bytes(wire[encode.ENTER_AT :][: encode.ENTER_BYTES]) == framed(expected)
+    assert bytes(wire[encode.OUTBOX_AT :][: encode.ENTER_BYTES]) == framed(expected)
 
 
 @given(target_id=u32, order_id=u32, qty=quantity, px=px, tif=tif, strategy=strategy)
@@ -214,7 +214,7 @@ def test_the_kernel_encodes_a_new_order_as_the_table_does(
 def test_the_kernel_encodes_a_replace_as_the_table_does(
     wire: np.ndarray, target_id: int, order_id: int, qty: int, px: int, tif: int, strategy: int
 ) -> None:
-    encode.encode_replace(wire, target_id, order_id, qty, px, tif, strategy)
+    encode.encode_replace(wire, encode.OUTBOX_AT, target_id, order_id, qty, px, tif, strategy)
     expected = ouch.REPLACE_ORDER.encode(
         orig_user_ref=target_id,
         user_ref=order_id,
@@ -224,15 +224,15 @@ def test_the_kernel_encodes_a_replace_as_the_table_does(
         client_id=f"TRADER    /S{strategy:02}",
         **COMMON,
     )
-    assert bytes(wire[encode.REPLACE_AT :][: encode.REPLACE_BYTES]) == framed(expected)
+    assert bytes(wire[encode.OUTBOX_AT :][: encode.REPLACE_BYTES]) == framed(expected)
 
 
 @given(order_id=u32, qty=st.integers(0, ouch.QUANTITY_MAX))
 @settings(max_examples=200, deadline=None)
 def test_the_kernel_encodes_a_cancel_as_the_table_does(wire: np.ndarray, order_id: int, qty: int) -> None:
-    encode.encode_cancel(wire, order_id, qty)
+    encode.encode_cancel(wire, encode.OUTBOX_AT, order_id, qty)
     expected = ouch.CANCEL_ORDER.encode(user_ref=order_id, quantity=qty)
-    assert bytes(wire[encode.CANCEL_AT :][: encode.CANCEL_BYTES]) == framed(expected)
+    assert bytes(wire[encode.OUTBOX_AT :][: encode.CANCEL_BYTES]) == framed(expected)
 
 
 def test_login_and_heartbeat_packets() -> None:

@@ -9,83 +9,98 @@ import pytest
 from numba import config
 
 from engine.gateway.hot.pacing import DEBT_MAX, PACE_LEVEL, TOKEN, fill_pace, has_token, spend
-from engine.gateway.hot.queue import CANCELS, LANES, NOWHERE, WAITING, enqueue, leave, most_urgent, place_waiting
-from engine.gateway.waiting import make_pace, make_queue
-from engine.layout import ORDER
+from engine.gateway.hot.queue import LANES, NOWHERE, WAITING, enqueue, leave, most_urgent, place_waiting
+from engine.gateway.waiting import CANCEL_PLACES, make_pace, make_queue
+from engine.layout import MSG_CANCEL, MSG_NEW, MSG_REPLACE, ORDER
 
 PLAIN = bool(config.DISABLE_JIT)
-STEPS = 300 if PLAIN else 4_000
+STEPS = 400 if PLAIN else 4_000
+KINDS = (MSG_NEW, MSG_REPLACE, MSG_CANCEL)
 
 
 class ModelQueue:
-    """Four deques of (order id, mark); what has a place is known by it."""
+    """Four deques of places, and what is at each: (order id, mark, is it a cancel)."""
 
-    def __init__(self, places: int, ids: int) -> None:
-        self.places, self.ids = places, ids
+    def __init__(self, orders_max: int, ids: int) -> None:
+        self.orders_max, self.ids = orders_max, ids
         self.lanes: list[deque[int]] = [deque() for _ in range(LANES)]
-        self.orders: dict[int, tuple[int, int]] = {}
+        self.orders: dict[int, tuple[int, int, bool]] = {}
 
-    def has_id(self, lane: int, order_id: int) -> bool:
-        waiting = {number % self.ids for place, (number, _) in self.orders.items() if place not in self.lanes[CANCELS]}
-        return lane != CANCELS and order_id % self.ids in waiting
+    def takes(self, order_id: int, cancel: bool) -> bool:
+        if cancel:
+            return len(self.orders) < self.orders_max + CANCEL_PLACES
+        known = {number % self.ids for number, _, is_cancel in self.orders.values() if not is_cancel}
+        return len(self.orders) < self.orders_max and order_id % self.ids not in known
 
-    def takes(self, lane: int, order_id: int) -> bool:
-        return len(self.orders) < self.places and not self.has_id(lane, order_id)
-
-    def enter(self, place: int, lane: int, order_id: int, mark: int) -> None:
-        assert 0 <= place < self.places and place not in self.orders
+    def enter(self, place: int, lane: int, order: tuple[int, int, bool]) -> None:
+        assert 0 <= place < self.orders_max + CANCEL_PLACES and place not in self.orders
         self.lanes[lane].append(place)
-        self.orders[place] = (order_id, mark)
+        self.orders[place] = order
 
     def leave(self, place: int) -> tuple[int, int]:
         next(lane for lane in self.lanes if place in lane).remove(place)
-        return self.orders.pop(place)
+        return self.orders.pop(place)[:2]
 
-    def most_urgent(self, lanes: int) -> int:
-        return next((lane[0] for lane in self.lanes[:lanes] if lane), NOWHERE)
+    def most_urgent(self) -> int:
+        return next((lane[0] for lane in self.lanes if lane), NOWHERE)
 
     def place_of(self, order_id: int) -> int:
-        cancels = self.lanes[CANCELS]
-        return next((place for place, (number, _) in self.orders.items() if number == order_id and place not in cancels), NOWHERE)
+        return next((place for place, (number, _, cancel) in self.orders.items() if number == order_id and not cancel), NOWHERE)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_queue_is_four_deques_with_places_and_an_index(seed: int) -> None:
     chance = random.Random(seed)
-    places = chance.choice((1, 2, 7, 32))
-    queue = make_queue(places)
-    model = ModelQueue(places, len(queue.by_id))
+    orders_max = chance.choice((1, 2, 7, 32))
+    queue = make_queue(orders_max)
+    model = ModelQueue(orders_max, len(queue.by_id))
     order = np.zeros(1, ORDER).view(np.recarray)
     full = out = 0
     for step in range(STEPS):
         what = chance.random()
-        if what < 0.5:
-            lane, order[0].order_id, order[0].px = chance.randrange(LANES), chance.randrange(1, 4 * len(queue.by_id)), step
+        if what < 0.55:
+            lane, order_id, kind = chance.randrange(LANES), chance.randrange(1, 4 * len(queue.by_id)), chance.choice(KINDS)
+            order[0].order_id, order[0].px, order[0].kind = order_id, step, kind
             place = enqueue(queue, order[0], lane, step)
-            if model.takes(lane, int(order[0].order_id)):
-                model.enter(place, lane, int(order[0].order_id), step)
-                assert queue.links[place].entered_tsc == step
+            if model.takes(order_id, kind == MSG_CANCEL):
+                model.enter(place, lane, (order_id, step, kind == MSG_CANCEL))
+                assert queue.links[place].entered_tsc == step and queue.links[place].lane == lane
             else:
                 assert place == NOWHERE
                 full += 1
         elif what < 0.9:
             anywhere = chance.random() < 0.3 and model.orders
-            place = chance.choice(list(model.orders)) if anywhere else most_urgent(queue, chance.randint(0, LANES))
+            place = chance.choice(list(model.orders)) if anywhere else most_urgent(queue)
             if place != NOWHERE:
                 assert model.leave(place) == (queue.orders[place].order_id, queue.orders[place].px)
                 leave(queue, place)
                 out += 1
         else:
-            wanted = chance.choice([number for number, _ in model.orders.values()] or [1]) + chance.choice((0, 0, 1, len(queue.by_id)))
+            wanted = chance.choice([number for number, _, _ in model.orders.values()] or [1]) + chance.choice((0, 0, 1, len(queue.by_id)))
             assert place_waiting(queue, wanted) == model.place_of(wanted)
         assert queue.words[WAITING] == len(model.orders)
-        assert [most_urgent(queue, lanes) for lanes in range(LANES + 1)] == [model.most_urgent(lanes) for lanes in range(LANES + 1)]
+        assert most_urgent(queue) == model.most_urgent()
     assert full > 10 and out > STEPS // 10
+
+
+def test_places_are_kept_for_cancels() -> None:
+    queue = make_queue(2)
+    order = np.zeros(1, ORDER).view(np.recarray)
+    order[0].kind = MSG_NEW
+    for order[0].order_id in (1, 2):
+        assert enqueue(queue, order[0], LANES - 1, 0) != NOWHERE
+    order[0].order_id = 3
+    assert enqueue(queue, order[0], 0, 0) == NOWHERE
+    order[0].kind = MSG_CANCEL
+    for _ in range(CANCEL_PLACES):
+        assert enqueue(queue, order[0], 0, 0) != NOWHERE
+    assert enqueue(queue, order[0], 0, 0) == NOWHERE
 
 
 def test_what_left_the_queue_has_left_the_index() -> None:
     queue = make_queue(3)
     order = np.zeros(1, ORDER).view(np.recarray)
+    order[0].kind = MSG_NEW
     for order_id in range(1, 200):
         order[0].order_id = order_id
         place = enqueue(queue, order[0], LANES - 1, 0)
@@ -125,7 +140,7 @@ def test_the_bucket_is_exact(seed: int) -> None:
         cancel = chance.random() < 0.3
         for _ in range(chance.choice((1, 1, min(burst, 60)))):
             if cancel or has_token(pace):
-                spend(pace)
+                spend(pace, 1)
                 model.level -= 1
             else:
                 held += 1
@@ -139,15 +154,15 @@ def test_no_pace_holds_nothing_and_counts_nothing() -> None:
     for now_ns in range(0, 1_000, 100):
         fill_pace(pace, now_ns)
         assert has_token(pace)
-        spend(pace)
+        spend(pace, 1)
     assert pace.tolist() == before
 
 
 def test_a_debt_stops_growing_before_its_word_would_wrap() -> None:
     pace = make_pace(1, 1)
     pace[PACE_LEVEL] = -DEBT_MAX + 5
-    spend(pace)
-    spend(pace)
+    spend(pace, 1)
+    spend(pace, 1)
     assert pace[PACE_LEVEL] == -DEBT_MAX
     fill_pace(pace, 10**18)
     assert pace[PACE_LEVEL] == 10**18 - DEBT_MAX

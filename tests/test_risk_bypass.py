@@ -59,7 +59,7 @@ def test_only_the_session_writes_to_a_socket() -> None:
     assert callers("send_bytes", "c_send", "c_sendmsg", "sendmmsg") == session
     # Python's: the goodbye when the stage closes, files of our own, and standard output. None of them has an order in it.
     others = {name for name in callers(*CALLS) if name.startswith(("engine/gateway/", "engine/risk/"))}
-    assert others == session | {f"{TAKE}:take_order", f"{SWEEP}:sweep"} | {
+    assert others == session | {f"{TAKE}:hand_over", f"{SWEEP}:sweep"} | {
         f"{SESSION}:begin",
         f"{SESSION}:keep_alive",
         "engine/gateway/stage.py:close",
@@ -79,7 +79,7 @@ def test_only_an_order_that_passed_the_gate_is_encoded() -> None:
     gate = next(place for place, text in enumerate(body) if text.startswith("if reason != PASSED:"))
     encoded = next(place for place, text in enumerate(body) if "encode(" in text and "risk" not in text.split("=")[0])
     assert judged < gate < encoded
-    assert body[gate].rstrip().endswith("return")
+    assert body[gate].rstrip().splitlines()[-1].strip() == "return (np.int64(0), np.int64(NOT_FOUND))"
     assert not any("reason =" in text for text in body[judged + 1 :])
     assert not any(name in ("encode", "send") for text in order.body[:gate] for name in called(text))
 
@@ -91,7 +91,7 @@ def test_the_sweep_sends_nothing_but_cancels() -> None:
     assert [ast.unparse(call.args[3]) for call in sends] == ["SWEEP_AT"]
     # All that is there are cancels of the whole order, of which the sweep writes nothing but the order's number.
     puts = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("put_", "encode"))]
-    assert [ast.unparse(call.args[1]) for call in puts] == ["SWEEP_AT + size + REF_IN_CANCEL"]
+    assert [ast.unparse(call.args[1]) for call in puts] == ["SWEEP_AT + size + CANCEL_REF"]
     assert not [
         node for node in ast.walk(sweep) if isinstance(node, ast.Subscript) and ast.unparse(node).startswith(("wire[", "gateway.wire["))
     ]

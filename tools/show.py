@@ -36,8 +36,8 @@ PASSED_SENTENCE = SENTENCES[PASSED]
 
 # Where the output is not a terminal there is no width to ask for, and a log should not wrap.
 LOG_WIDTH = 150
-# Measured only where the config asks for it.
-HOPS_ASKED_FOR = {"kernel_to_packet"}
+# Measured only where the config asks for it, or where anything waited.
+HOPS_ASKED_FOR = {"kernel_to_packet", "queue"}
 # Below this the hops are told by name only.
 WIDE_ENOUGH = 130
 

@@ -20,12 +20,14 @@ from engine.gateway.hot.state import (
     ORDER_ENTRY,
     REQUESTED,
     SESSION_WORDS,
+    STAMPS,
     SWEEP_NEXT,
     Gateway,
 )
 from engine.gateway.ouch.hot import encode
 from engine.gateway.ouch.hot import session as venue_session
 from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
+from engine.gateway.waiting import make_pace, make_queue
 from engine.layout import ORDER, REPORT, TIF_DAY
 from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts
@@ -85,6 +87,9 @@ class GatewayStage:
         trader: str = "TICKPATH",
         orders_max: int = 1 << 16,
         executions_max: int = 1 << 20,
+        pace_per_s: int = 0,
+        pace_burst: int = 1,
+        queue_max: int = 1_024,
     ) -> None:
         """Connect to `address` and make the kernel's state; the kernel logs in on its first step.
 
@@ -98,6 +103,8 @@ class GatewayStage:
         midnight_ns   the venue's midnight in nanoseconds since the epoch: its times count from there
         orders_max    orders that may be open or under way at once, counted from the oldest open one; rounded up to a power of two
         executions_max  places for unique executions; with three quarters of them taken new orders are refused
+        pace_per_s, pace_burst  messages a second, and at once, that the venue takes; a pace of 0: as many as there are
+        queue_max   orders that may wait for that, or for the socket; more are refused
 
         ConnectionError where nobody listens at `address`; ValueError for a value that cannot be used.
         """
@@ -139,6 +146,9 @@ class GatewayStage:
             stats=stats.records,
             hops=hops.words(),
             control=control.words()[0],
+            queue=make_queue(queue_max),
+            pace=make_pace(pace_per_s, pace_burst),
+            batch=line_aligned(encode.OUTBOX_ORDERS, STAMPS),
         )
 
     def verdicts(self) -> dict[str, int]:

@@ -38,6 +38,7 @@ from engine.risk.hot.reasons import (
     REASON_QUANTITY,
     REASON_QUANTITY_MIN,
     REASON_QUANTITY_STEP,
+    REASON_QUEUE_FULL,
     REASON_RATE,
     REASON_REDUCING,
     REASON_REFERENCE_OLD,
@@ -55,6 +56,7 @@ from engine.risk.hot.reasons import (
     REASON_UNKNOWN_ORDER,
     REASON_UNKNOWN_STRATEGY,
     REASON_VENUE_QUANTITY,
+    REASON_WITHDRAWN,
 )
 
 UNTIL_ACTIVE = "only what reduces a position passes until `tickpath risk state active`"
@@ -114,4 +116,6 @@ SENTENCES = {
     REASON_DUPLICATES_FULL: "too many different orders within duplicates_window_ms to tell whether it was sent before",
     REASON_NEVER_ARRIVED: "it was lost with the session: the venue says that it never received it",
     REASON_REFS_EXHAUSTED: "every number that the venue's protocol has for an order was used today",
+    REASON_WITHDRAWN: "it waited to be sent, and was cancelled, killed or lost its session before",
+    REASON_QUEUE_FULL: "too many orders wait to be sent (queue_max): the venue's pace or its socket holds them back",
 }

@@ -243,6 +243,8 @@ struct tp_strategy_stats {
  * never_arrived    orders lost with a session, told to their strategy     unknown_orders  orders of unknown fate
  * connects, connect_failures   connections made and not made              reconciliations  sessions that came up reconciled
  * kill_swept  number of the last kill whose cancels are all written: kill_cancels of them, the last so long after the word of the command
+ * sends            system calls that orders were handed over in        withdrawn  orders that waited and were never sent
+ * waiting_most     most orders that ever waited at once
  */
 struct tp_gateway_stats {
     int64_t orders;
@@ -278,7 +280,10 @@ struct tp_gateway_stats {
     int64_t kill_swept;
     int64_t kill_cancels;
     int64_t kill_to_last_cancel_tsc;
-    int64_t reserved[7];
+    int64_t sends;
+    int64_t withdrawn;
+    int64_t waiting_most;
+    int64_t reserved[4];
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;

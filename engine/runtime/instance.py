@@ -49,6 +49,7 @@ HOPS = (
     ("exchange_to_report", "order sent to its first report received"),
     ("tick_to_order", "packet received to order sent: the whole path"),
     ("kernel_to_packet", "packet taken by the kernel to packet received; with feed.kernel_stamps"),
+    ("queue", "order polled to taken up again, where the venue's pace or its socket held it back"),
 )
 
 

@@ -141,6 +141,9 @@ def build_gateway(run: Run) -> Stage:
         midnight_ns=run.midnight_ns,
         symbols=run.config.strategy.symbols,
         orders_max=config.orders_max,
+        pace_per_s=config.pace_per_s,
+        pace_burst=config.pace_burst,
+        queue_max=config.queue_max,
     )
 
 

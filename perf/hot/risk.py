@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from engine.gateway.hot.take import take_orders
-from engine.gateway.ouch.hot.encode import encode_enter
+from engine.gateway.ouch.hot.encode import OUTBOX_AT, encode_enter
 from engine.messages.hot.stamp import now_tsc
 from engine.risk.hot.gate import check
 from engine.risk.hot.own import link, unlink
@@ -56,6 +56,7 @@ def judge_and_encode(risk, clock, orders, wire, rounds):
                 position_changed(risk, order.instrument)
                 encode_enter(
                     wire,
+                    OUTBOX_AT,
                     order.order_id,
                     order.side,
                     order.qty,

@@ -19,7 +19,6 @@ from engine.gateway.hot.state import (
     CHAIN_MAX,
     ENDED,
     FREE,
-    LAST_ID,
     LEGAL,
     LIVE,
     NEXT_REF,
@@ -36,7 +35,6 @@ from engine.layout import BUY
 from engine.risk.hot.own import unlink
 from engine.risk.hot.reasons import (
     PASSED,
-    REASON_DUPLICATE_ID,
     REASON_ILLEGAL,
     REASON_ORDER_TABLE_FULL,
     REASON_REFS_EXHAUSTED,
@@ -127,8 +125,6 @@ def chain_length(table, head):
 def standing_of_new(gateway, order_id):
     """Whether an order may take the place of NEXT_REF in the table: PASSED, or why not."""
     session, table = gateway.session, gateway.table
-    if order_id <= session[LAST_ID]:
-        return REASON_DUPLICATE_ID
     if id_place(gateway.ids, np.int64(order_id), np.int64(0)) == NOT_FOUND or gateway.stats[0].open_orders >= table.shape[0]:
         return REASON_ORDER_TABLE_FULL
     for _ in range(SKIP_MAX):

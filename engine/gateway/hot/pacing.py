@@ -39,7 +39,7 @@ def has_token(pace):
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
-def spend(pace):
-    """A message goes out: it takes its token, or leaves a debt."""
+def spend(pace, messages):
+    """So many messages go out: they take their tokens, or leave a debt."""
     if pace[PACE_PER_S] != 0:
-        pace[PACE_LEVEL] = max(pace[PACE_LEVEL] - TOKEN, -DEBT_MAX)
+        pace[PACE_LEVEL] = max(pace[PACE_LEVEL] - messages * TOKEN, -DEBT_MAX)

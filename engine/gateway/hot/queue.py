@@ -2,13 +2,13 @@
 
 Four lanes, the first that has anything goes first, and within a lane it is first in, first out:
 
-    cancels      they wait for bytes only
+    cancels      they wait for bytes only, and there are places that only they may take
     reducing     orders that can only bring a position nearer to zero
     aggressive   orders that would trade with the quote as it was when they came
     passive      all others
 
     places   orders[3] ──next──▶ orders[0] ──next──▶ ...      a list for each lane, and one of free places
-    by_id    order id & mask ─▶ place + 1                     of waiting orders and replaces; a cancel bears its target's id
+    by_id    order id & mask ─▶ place + 1                     of waiting orders and replaces; a cancel bears its order's id
 
 Nothing here judges or sends (take.py does). Everything costs the same however many wait.
 """
@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+
+from engine.layout import MSG_CANCEL
 
 CANCELS = 0
 REDUCING = 1
@@ -29,7 +31,8 @@ NOWHERE = -1
 # Words of Queue.words. First and last of a lane: a place, or NOWHERE.
 WAITING = 0
 FREE_FIRST = 1
-FIRST = 2
+ORDERS_MAX = 2  # with so many waiting, none but cancels may join them
+FIRST = 3
 LAST = FIRST + LANES
 QUEUE_WORDS = LAST + LANES
 
@@ -55,12 +58,14 @@ class Queue(NamedTuple):
 
 @njit(cache=True, _nrt=False)
 def enqueue(queue, order, lane, tsc):
-    """Put a copy of an order last in its lane. Returns its place, or NOWHERE: all are taken, or one that waits has its entry in by_id."""
+    """Put a copy of an order last in a lane. Returns its place, or NOWHERE: all are taken, or one that waits has its entry in by_id."""
     words = queue.words
     place = words[FREE_FIRST]
     if place == NOWHERE:
         return place
-    if lane != CANCELS:
+    if order.kind != MSG_CANCEL:
+        if words[WAITING] >= words[ORDERS_MAX]:
+            return np.int64(NOWHERE)
         index = order.order_id & (queue.by_id.shape[0] - 1)
         if queue.by_id[index] != 0:
             return np.int64(NOWHERE)
@@ -94,7 +99,7 @@ def leave(queue, place):
         words[LAST + link.lane] = link.prev
     else:
         queue.links[link.next].prev = link.prev
-    if link.lane != CANCELS:
+    if queue.orders[place].kind != MSG_CANCEL:
         queue.by_id[queue.orders[place].order_id & (queue.by_id.shape[0] - 1)] = 0
     link.next = words[FREE_FIRST]
     words[FREE_FIRST] = place
@@ -111,9 +116,9 @@ def place_waiting(queue, order_id):
 
 
 @njit(cache=True, _nrt=False)
-def most_urgent(queue, lanes):
-    """The place of what goes next among the first `lanes` lanes, or NOWHERE."""
-    for lane in range(lanes):
+def most_urgent(queue):
+    """The place of what goes next, or NOWHERE."""
+    for lane in range(LANES):
         if queue.words[FIRST + lane] != NOWHERE:
             return queue.words[FIRST + lane]
     return np.int64(NOWHERE)

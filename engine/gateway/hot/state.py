@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.gateway.hot.queue import Queue
 from engine.risk.hot.state import Risk
 from shm.hot import ConsumerEnd, ProducerEnd
 
@@ -121,6 +122,13 @@ EXECUTION_ENTRY = np.dtype(
     align=True,
 )
 
+#   0            8               16      24    32
+#   +------------+---------------+-------+-----+
+#   | origin_tsc | published_tsc | place | pad |
+#   +------------+---------------+-------+-----+
+# Of an order in the outbox, for when it has been sent: where it came from, when (-1: that is recorded), and its place in the table.
+STAMPS = np.dtype([("origin_tsc", "i8"), ("published_tsc", "i8"), ("place", "i8"), ("pad", "i8")], align=True)
+
 # How many replacements of one order may be under way one after another.
 CHAIN_MAX = 8
 
@@ -129,7 +137,8 @@ class Gateway(NamedTuple):
     """orders, reports: rings; risk: the gate; session (SESSION_WORDS,) int64; inbound, wire: uint8 buffers;
     table (a power of two,) ORDER_ENTRY; ids (as many,) uint32: the user_ref of the open order with an order_id, by that id modulo the
     size, 0 where there is none; executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
-    hops (8, words) int64 histograms; control (words,) int64."""
+    hops (8, words) int64 histograms; control (words,) int64;
+    queue: orders that wait; pace (PACE_WORDS,) int64, the token bucket; batch (OUTBOX_ORDERS,) STAMPS of the orders in the outbox."""
 
     orders: ConsumerEnd
     reports: ProducerEnd
@@ -144,3 +153,6 @@ class Gateway(NamedTuple):
     stats: np.ndarray
     hops: np.ndarray
     control: np.ndarray
+    queue: Queue
+    pace: np.ndarray
+    batch: np.ndarray

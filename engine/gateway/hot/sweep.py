@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 
 from engine.gateway.hot.orders import is_open, settle
+from engine.gateway.hot.pacing import spend
+from engine.gateway.hot.queue import WAITING
 from engine.gateway.hot.state import (
     CANCEL_PENDING,
     CANCEL_SENT,
@@ -28,7 +30,7 @@ from engine.gateway.hot.state import (
     UP,
     UP_SEEN,
 )
-from engine.gateway.ouch.hot.encode import CANCEL_AT, CANCEL_BYTES, CANCEL_REF, SWEEP_AT, SWEEP_CANCELS_MAX
+from engine.gateway.ouch.hot.encode import CANCEL_BYTES, CANCEL_REF, SWEEP_AT, SWEEP_CANCELS_MAX
 from engine.gateway.ouch.hot.session import send
 from engine.layout import CONTROL, PHASE_DRAINING
 from engine.messages.hot.stamp import now_tsc
@@ -39,8 +41,6 @@ from shm.atomics import fence_release, load_acquire, store_release
 
 # Half a table of the usual size, some hundred microseconds: a turn stays short where nothing is open any more.
 SWEEP_PLACES_PER_STEP = 1 << 15
-
-REF_IN_CANCEL = CANCEL_REF - CANCEL_AT
 
 DRAINED_WORD = CONTROL.fields["drained"][1] // 8
 KILLS = CONTROL.fields["kills"][1] // 8
@@ -95,7 +95,7 @@ def sweep(gateway, clock, tsc):
         if is_open(entry) and entry.marks & CANCEL_SENT == 0 and is_swept(gateway, entry) != 0:
             entry.marks |= CANCEL_PENDING | CANCEL_SENT
             settle(gateway.stats, entry)
-            put_u32(wire, SWEEP_AT + size + REF_IN_CANCEL, np.int64(entry.user_ref))
+            put_u32(wire, SWEEP_AT + size + CANCEL_REF, np.int64(entry.user_ref))
             size += CANCEL_BYTES
     if size == 0:
         return 0
@@ -103,6 +103,7 @@ def sweep(gateway, clock, tsc):
     # What is pending is written when it is no more: tell_swept sees to that.
     session[SWEPT_TSC] = now_tsc(clock) if session[PENDING_BYTES] == 0 else 0
     cancelled = size // CANCEL_BYTES
+    spend(gateway.pace, cancelled)
     session[SWEEP_CANCELS] += cancelled
     gateway.stats[0].sent += cancelled
     gateway.stats[0].cancels_on_drain += cancelled
@@ -139,7 +140,8 @@ def tell_drained(gateway):
     """Whether the instance drains and nothing is open, under way or untold any more."""
     session = gateway.session
     drained = 0
-    if session[DRAIN_SEEN] != 0 and gateway.stats[0].open_orders == 0 and session[PENDING_BYTES] == 0 and session[OWED] == 0:
+    settled = gateway.stats[0].open_orders == 0 and session[PENDING_BYTES] == 0 and session[OWED] == 0
+    if session[DRAIN_SEEN] != 0 and settled and gateway.queue.words[WAITING] == 0:
         drained = 1
     if drained != session[DRAINED]:
         session[DRAINED] = drained

@@ -47,6 +47,7 @@ from engine.risk.hot.state import (
     WINDOW_PIECE,
     WINDOW_SUM,
 )
+from shm.atomics import prefetch_write
 
 # What find_sent says instead of a place.
 SENT_BEFORE = -1
@@ -152,14 +153,28 @@ def how_much_of(order):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def first_of(sent, who, how_much):
+    """The first of the places in which an order like this may be noted."""
+    mixed = ((who >> 12) & 0xFFFFF) * 0x9E3779B1 + (how_much & 0xFFFFFFF) * 0x85EBCA6B + (who & 7) * 0xC2B2AE35
+    return ((mixed >> 22) & (sent.shape[0] // WAYS - 1)) * WAYS
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def expect(risk, order):
+    """This order will be judged next: ask for the lines where one like it is noted. Where messages are many they are far away."""
+    first = first_of(risk.sent, who_of(order), how_much_of(order))
+    prefetch_write(risk.sent, first)
+    prefetch_write(risk.sent, first + WAYS // 2)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 def find_sent(risk, order, now_ns):
     """The place to note an order at, SENT_BEFORE where it was sent too often lately, or NO_ROOM to tell.
 
     An entry counts until its tat: every order adds one share of the window to it, and it may not run ahead of now by more than all.
     """
     who, how_much = who_of(order), how_much_of(order)
-    mixed = ((who >> 12) & 0xFFFFF) * 0x9E3779B1 + (how_much & 0xFFFFFFF) * 0x85EBCA6B + (who & 7) * 0xC2B2AE35
-    first = ((mixed >> 22) & (risk.sent.shape[0] // WAYS - 1)) * WAYS
+    first = first_of(risk.sent, who, how_much)
     free = np.int64(NO_ROOM)
     for place in range(first, first + WAYS):
         entry = risk.sent[place]

@@ -1,0 +1,421 @@
+"""What the gateway sends first, and when: the venue's pace, the queue's lanes, and what becomes of an order that waits.
+
+The clock stands still unless a test moves it, so a token comes when the test says so.
+"""
+
+import random
+import socket
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from engine.gateway.hot.queue import WAITING
+from engine.gateway.hot.state import PENDING_AT, PENDING_BYTES
+from engine.gateway.ouch import v50 as ouch
+from engine.gateway.ouch.hot.encode import HEARTBEAT_AT
+from engine.gateway.stage import packet
+from engine.layout import BOOK_VALID, BUY, MSG_CANCEL, PHASE_DRAINING, SELL
+from engine.messages.hot.stamp import NOW
+from engine.risk.hot import reasons as risk
+from engine.risk.hot.reasons import PASSED
+from engine.wire.soupbintcp import CLIENT_HEARTBEAT, SERVER_HEARTBEAT
+from shm.histogram import Distribution
+from tests.gateway_house import AAPL, MSFT, PLAIN, PX, SECOND, House, build_houses
+
+houses = pytest.fixture(build_houses)
+ASK, BID = PX + 100, PX - 100
+HOP_QUEUE = 9
+
+
+def paced(houses: Callable[..., House], *, burst: int = 1, per_s: int = 10, **options: Any) -> House:
+    """A gateway whose venue takes ten messages a second, with an empty bucket: what was in it was sent and is forgotten."""
+    house = houses(pace_per_s=per_s, pace_burst=burst, **options)
+    for _ in range(burst):
+        house.new(instrument=MSFT, qty=1)
+    heard(house)
+    house.told()
+    return house
+
+
+def heard(house: House) -> list[tuple[str, int]]:
+    """Let the gateway do all that it can at this moment: what the venue heard of it, as (message, the strategy's id of the order)."""
+    for _ in range(20):
+        house.turn()
+    sent = int(house.stats.sent)
+    house.heard_so_far = getattr(house, "heard_so_far", 0)
+    count = sent - house.heard_so_far
+    house.turn_until(lambda: len(house.venue.heard) >= count and len(messages(house)) == count, "what was sent")
+    said, house.venue.heard[:] = messages(house), []
+    house.heard_so_far = sent
+    ids = {int(entry.user_ref): int(entry.order_id) for entry in house.stage.state.table}
+    return [(kind.split()[0], ids[fields["user_ref"]]) for kind, fields in said]
+
+
+def messages(house: House) -> list[tuple[str, Any]]:
+    return [said for said in house.venue.heard if said[0] != "heartbeat"]
+
+
+def tick(house: House, tokens: int = 1) -> list[tuple[str, int]]:
+    """A tenth of a second for each token, and what was heard in it."""
+    said = []
+    for _ in range(tokens):
+        house.clock.words[NOW] += SECOND // 10
+        house.quotes.records[AAPL].origin_tsc = house.quotes.records[MSFT].origin_tsc = house.clock.words[NOW]
+        said += heard(house)
+    return said
+
+
+def waiting(house: House) -> int:
+    return int(house.stage.state.queue.words[WAITING])
+
+
+def told(house: House) -> list[tuple[str, int, int]]:
+    return [(report["is"], report["order_id"], report["reason"]) for report in house.told()]
+
+
+def test_without_a_pace_what_is_on_the_ring_goes_out_in_one_send(houses: Callable[..., House]) -> None:
+    house = houses()
+    ids = [house.new(side=BUY if number % 2 else SELL, px=PX + number) for number in range(16)]
+    ids += [house.replace(ids[3], side=BUY, qty=50), house.new()]
+    sends = int(house.stats.sends)
+    house.turn()
+    assert (house.stats.sends - sends, house.stats.sent) == (1, 16)
+    assert heard(house) == [("enter", number) for number in ids[:16]] + [("replace", ids[16]), ("enter", ids[17])]
+    assert house.stats.sends - sends == 2
+    assert Distribution.of(house.hops.words()[HOP_QUEUE]).count == 0
+
+
+def test_what_waits_goes_by_urgency_and_then_by_age(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    house.positions.records[MSFT].position = -50
+    passive, far = house.new(side=BUY, px=BID), house.new(side=SELL, px=PX + 300)
+    lift, hit = house.new(side=BUY, px=ASK), house.new(side=SELL, px=BID)
+    home, too_much = house.new(instrument=MSFT, side=BUY, px=BID, qty=49), house.new(instrument=MSFT, side=BUY, px=BID, qty=50)
+    away = house.new(instrument=MSFT, side=SELL, px=PX + 100, qty=10)
+    assert heard(house) == [] and waiting(house) == 7
+    expected = [home, lift, hit, passive, far, too_much, away]
+    assert [tick(house) for _ in expected] == [[("enter", number)] for number in expected]
+    assert waiting(house) == 0 and house.stats.waiting_most == 7
+
+
+def test_a_burst_goes_at_once_and_time_brings_no_more_than_one(houses: Callable[..., House]) -> None:
+    house = paced(houses, burst=3)
+    ids = [house.new() for _ in range(9)]
+    assert heard(house) == []
+    house.clock.words[NOW] += 10 * SECOND
+    house.quotes.records[AAPL].origin_tsc = house.clock.words[NOW]
+    assert [number for kind, number in heard(house) if kind == "enter"] == ids[:3]
+    house.clock.words[NOW] += SECOND // 10 - 1
+    assert heard(house) == []
+    house.clock.words[NOW] += 1
+    assert heard(house) == [("enter", ids[3])]
+
+
+@pytest.mark.statement(5)
+def test_a_cancel_is_never_held_by_the_pace_and_the_orders_after_it_pay(houses: Callable[..., House]) -> None:
+    house = paced(houses, burst=2)
+    live = [1, 2]
+    new = house.new()
+    for order_id in live:
+        house.cancel(order_id)
+    assert heard(house) == [("cancel", 1), ("cancel", 2)]
+    assert tick(house, 2) == []
+    assert tick(house) == [("enter", new)]
+
+
+def test_the_sweep_borrows_too(houses: Callable[..., House]) -> None:
+    house = paced(houses, burst=4)
+    house.control.kill = 1
+    assert sorted(heard(house)) == [("cancel", number) for number in (1, 2, 3, 4)]
+    house.control.kill = 0
+    new = house.new()
+    assert tick(house, 4) == []
+    assert tick(house) == [("enter", new)]
+
+
+def test_a_cancel_takes_a_waiting_order_out(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    first, second = house.new(qty=70), house.new()
+    heard(house)
+    house.cancel(first)
+    assert heard(house) == []
+    (report,) = house.told()
+    assert (report["is"], report["order_id"], report["qty"], report["reason"]) == ("cancelled", first, 70, risk.REASON_WITHDRAWN)
+    assert house.opens() == (0, 0) and house.stats.withdrawn == 1
+    assert tick(house, 3) == [("enter", second)]
+    house.cancel(first)
+    heard(house)
+    assert told(house) == [("rejected", first, risk.REASON_UNKNOWN_ORDER)]
+
+
+def test_a_replace_stays_behind_the_order_that_it_replaces(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    first = house.new(px=BID)
+    lift = house.new(px=ASK)
+    better = house.replace(first, px=ASK)
+    best = house.replace(better, px=ASK + 100)
+    assert heard(house) == []
+    assert tick(house, 4) == [("enter", lift), ("enter", first), ("replace", better), ("replace", best)]
+
+
+def test_a_cancel_of_a_waiting_replace_goes_on_to_what_lives(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    better = house.replace(1, instrument=MSFT, qty=5)
+    best = house.replace(better, instrument=MSFT, qty=6)
+    heard(house)
+    house.cancel(best)
+    assert heard(house) == [("cancel", 1)]
+    assert told(house) == [("rejected", best, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0 and tick(house, 5) == []
+
+
+def test_a_cancel_of_a_waiting_replace_of_a_waiting_order_leaves_nothing(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    first = house.new()
+    better = house.replace(first, qty=5)
+    heard(house)
+    house.cancel(better)
+    assert heard(house) == []
+    assert told(house) == [("rejected", better, risk.REASON_WITHDRAWN), ("cancelled", first, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0 and tick(house, 5) == []
+
+
+def test_a_waiting_replace_of_an_order_cancelled_meanwhile_is_not_sent(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    better = house.replace(1, instrument=MSFT, qty=5)
+    heard(house)
+    house.cancel(1)
+    assert heard(house) == [("cancel", 1)]
+    assert tick(house, 5) == []
+    assert told(house) == [("rejected", better, risk.REASON_WITHDRAWN)]
+
+
+def test_a_partial_cancel_of_a_waiting_order_stays_behind_it(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    first, second = house.new(qty=100, px=BID), house.new(px=BID)
+    house.cancel(first, qty=40)
+    assert heard(house) == []
+    assert tick(house, 4) == [("enter", first), ("enter", second), ("cancel", first)]
+
+
+def test_a_number_used_twice_is_refused_when_it_comes(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    first = house.new()
+    house.new(order_id=first)
+    assert heard(house) == []
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)]
+    assert tick(house, 3) == [("enter", first)]
+
+
+def test_too_many_are_refused_and_cancels_still_find_a_place(houses: Callable[..., House]) -> None:
+    house = paced(houses, queue_max=3)
+    ids = [house.new() for _ in range(5)]
+    house.cancel(1)
+    assert heard(house) == [("cancel", 1)]
+    assert told(house) == [("rejected", number, risk.REASON_QUEUE_FULL) for number in ids[3:]]
+    assert tick(house, 7) == [("enter", number) for number in ids[:3]]
+
+
+def test_more_cancels_than_places_wait_on_the_ring_and_none_is_lost(houses: Callable[..., House]) -> None:
+    house = paced(houses, burst=100, queue_max=1, orders_max=128)
+    new = [house.new() for _ in range(1)]
+    block(house)
+    for number in range(1, 101):
+        house.cancel(number)
+    for _ in range(50):
+        house.turn()
+    assert house.orders.backlog()["gateway"] > 0 and waiting(house) == 1 + 64
+    unblock(house)
+    assert heard(house)[-100:] == [("cancel", number) for number in range(1, 101)]
+    assert told(house) == [] and waiting(house) == len(new)
+
+
+def block(house: House) -> None:
+    """Fill the socket with heartbeats; what it does not take of the last one is pending, as if the gateway had sent them."""
+    ours, words = house.stage.socket, house.stage.state.session
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    house.venue.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    beat = packet(CLIENT_HEARTBEAT)
+    sent = 0
+    try:
+        while True:
+            sent += ours.send((beat * 4_000)[sent % len(beat) :])
+    except BlockingIOError:
+        words[PENDING_AT] = HEARTBEAT_AT + sent % len(beat)
+        words[PENDING_BYTES] = len(beat) - sent % len(beat)
+
+
+def unblock(house: House) -> None:
+    """Let the venue read, and forget the heartbeats."""
+    house.turn_until(lambda: house.stage.state.session[PENDING_BYTES] == 0, "the socket to take bytes again")
+
+
+@pytest.mark.parametrize("what", ["kill", "drain", "session"])
+def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House], what: str) -> None:
+    house = paced(houses)
+    first, better = house.new(qty=30), house.replace(1, instrument=MSFT, qty=5)
+    assert heard(house) == []
+    if what == "kill":
+        house.control.kill = 1
+    elif what == "drain":
+        house.control.phase = PHASE_DRAINING
+    else:
+        house.control.session_up = 0
+    assert [said for said in heard(house) if said[0] != "cancel"] == []
+    assert sorted(told(house)) == [("cancelled", first, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0
+    house.control.kill, house.control.session_up = 0, 1
+    assert [said for said in tick(house, 3) if said[0] != "cancel"] == []
+
+
+def test_an_order_is_judged_when_it_is_sent(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    ids = [house.new(), house.new(px=PX - 90_000), house.new(instrument=MSFT)]
+    assert heard(house) == [] and house.opens() == (0, 0)
+    house.quotes.records[AAPL].flags = BOOK_VALID | 2
+    assert tick(house) == [("enter", ids[2])]
+    assert told(house) == [("rejected", ids[0], risk.REASON_BOOK_NOT_VALID), ("rejected", ids[1], risk.REASON_BOOK_NOT_VALID)]
+
+
+def test_nothing_is_drained_while_an_order_waits(houses: Callable[..., House]) -> None:
+    house = paced(houses, reports_capacity=4)
+    house.venue.say(ouch.CANCELED, user_ref=1, quantity=1)
+    house.turn_until(lambda: house.stats.open_orders == 0, "the only order's end")
+    house.told()
+    first = house.new()
+    for _ in range(4):
+        house.new(order_id=first)
+    for _ in range(20):
+        house.turn()
+    house.control.phase = PHASE_DRAINING
+    for _ in range(20):
+        house.turn()
+    assert waiting(house) == 1 and house.control.drained == 0
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 4
+    house.turn()
+    assert told(house) == [("cancelled", first, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0 and house.control.drained == 1
+
+
+def test_a_cancel_overtakes_what_the_socket_holds_back(houses: Callable[..., House]) -> None:
+    house = houses()
+    live = house.new()
+    assert heard(house) == [("enter", live)]
+    block(house)
+    ids = [house.new() for _ in range(3)]
+    house.cancel(live)
+    house.cancel(ids[1])
+    house.turn()
+    assert waiting(house) == 3
+    unblock(house)
+    assert heard(house) == [("cancel", live), ("enter", ids[0]), ("enter", ids[2])]
+    assert told(house) == [("cancelled", ids[1], risk.REASON_WITHDRAWN)]
+
+
+def test_the_time_in_the_queue_is_a_hop(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    house.new()
+    house.new()
+    heard(house)
+    tick(house, 2)
+    hop = Distribution.of(house.hops.words()[HOP_QUEUE])
+    assert (hop.count, hop.maximum, hop.total) == (2, 2 * SECOND // 10, 3 * SECOND // 10)
+
+
+class Model:
+    """The gateway's outer behaviour in plain Python: a bucket in fractions, lanes as lists, and nothing else."""
+
+    def __init__(self, per_s: int, burst: int, queue_max: int) -> None:
+        self.per_s, self.burst, self.level = per_s, burst, Fraction(burst)
+        self.queue_max = queue_max
+        self.lanes: list[list[dict[str, Any]]] = [[], [], [], []]
+        self.sent: list[tuple[str, int]] = []
+        self.told: list[tuple[str, int]] = []
+        self.all: set[tuple[str, int]] = set()
+
+    def pass_ns(self, ns: int) -> None:
+        self.level = min(Fraction(self.burst), self.level + Fraction(ns * self.per_s, 10**9))
+
+    def waits(self, order_id: int) -> dict[str, Any] | None:
+        return next((order for lane in self.lanes for order in lane if order["id"] == order_id and order["what"] != "cancel"), None)
+
+    def send(self, order: dict[str, Any]) -> None:
+        if order["what"] == "cancel" and not {("enter", order["id"]), ("replace", order["id"])} & self.all:
+            self.told.append(("rejected", order["id"]))
+            return
+        self.level -= 1
+        self.all.add((order["what"], order["id"]))
+        self.sent.append((order["what"], order["id"]))
+
+    def run(self, asked: list[dict[str, Any]]) -> None:
+        """What is on the ring at one moment, and all that follows from it at that moment."""
+        while asked and not any(self.lanes) and (asked[0]["what"] == "cancel" or self.level >= 1):
+            self.send(asked.pop(0))
+        for order in asked:
+            self.put(order)
+        while (lane := next((lane for lane in self.lanes if lane), None)) and (lane[0]["what"] == "cancel" or self.level >= 1):
+            self.send(lane.pop(0))
+
+    def put(self, order: dict[str, Any]) -> None:
+        if order["what"] == "cancel":
+            while (other := self.waits(order["id"])) is not None:
+                next(lane for lane in self.lanes if other in lane).remove(other)
+                self.told.append(("cancelled" if other["what"] == "enter" else "rejected", other["id"]))
+                if other["what"] == "enter":
+                    return
+                order = order | {"id": other["target"]}
+            self.lanes[0].append(order)
+        elif sum(map(len, self.lanes)) >= self.queue_max:
+            self.told.append(("rejected", order["id"]))
+        else:
+            target = self.waits(order["target"]) if order["what"] == "replace" else None
+            lane = next(number for number, lane in enumerate(self.lanes) if target in lane) if target else order["lane"]
+            self.lanes[lane].append(order)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_random_orders_meet_a_pace_as_they_meet_the_model(houses: Callable[..., House], number: int) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed={seed}")
+    chance = random.Random(seed)
+    per_s, burst, queue_max = chance.choice((3, 10, 70)), chance.choice((1, 4, 20)), chance.choice((3, 20, 200))
+    house = houses(pace_per_s=per_s, pace_burst=burst, queue_max=queue_max, orders_max=1 << 12)
+    model = Model(per_s, burst, queue_max)
+    gone: set[int] = set()
+    for _ in range(8 if PLAIN else 60):
+        asked: list[dict[str, Any]] = []
+        for _ in range(chance.randrange(30)):
+            order_id = house.last_id + 1
+            may_go = [number for number in range(1, house.last_id + 1) if number not in gone]
+            if chance.random() < 0.6 or not may_go:
+                lane, px = chance.choice(((2, ASK), (3, BID)))
+                house.new(px=px, qty=1)
+                asked.append({"what": "enter", "id": order_id, "lane": lane})
+            elif chance.random() < 0.3 and (waiters := [order["id"] for lane in model.lanes for order in lane if order["id"] not in gone]):
+                # Of orders that wait: those at the venue would refuse a second one before it has answered.
+                target = chance.choice(waiters)
+                house.replace(target, px=ASK, qty=1)
+                gone.add(target)
+                asked.append({"what": "replace", "id": order_id, "target": target, "lane": 2})
+            else:
+                target = chance.choice(may_go)
+                gone.add(target)
+                house.put(MSG_CANCEL, order_id=target, qty=0)
+                asked.append({"what": "cancel", "id": target})
+        model.run(asked)
+        beats = int(house.stats.heartbeats_received)
+        house.venue.send(packet(SERVER_HEARTBEAT))
+        said = heard(house)
+        house.turn_until(lambda beats=beats: house.stats.heartbeats_received > beats, "the venue's heartbeat")
+        assert (said, [report[:2] for report in told(house)]) == (model.sent, model.told)
+        # What was refused has nothing left to cancel.
+        gone |= {order_id for _, order_id in model.told}
+        model.sent, model.told = [], []
+        assert waiting(house) == sum(map(len, model.lanes))
+        ns = chance.choice((0, SECOND // per_s, chance.randrange(3 * SECOND // per_s), 10 * SECOND // per_s))
+        house.clock.words[NOW] += ns
+        house.quotes.records[AAPL].origin_tsc = house.clock.words[NOW]
+        model.pass_ns(ns)
+    assert house.facts.counts[PASSED] == house.stats.sent
