@@ -344,7 +344,7 @@ def test_partial_sends_are_kept_and_go_out_in_order(houses: Callable[..., House]
     wanted: list[int] = []
     deadline = time.monotonic() + PATIENCE_S
     # The venue reads nothing, until its receive buffer and our send buffer are full and orders wait behind them.
-    while house.stage.state.queue.words[WAITING] < 512:
+    while house.stage.state.queue.words[WAITING] < 64:
         wanted += [house.new(qty=1) for _ in range(16)]
         house.turn()
         assert time.monotonic() < deadline
