@@ -1,7 +1,7 @@
 """What holds orders back, and what becomes of those that wait: off the ring into the queue, and out of it again unsent.
 
-orders ring ──▶ put ──▶ queue ──▶ take_order (take.py), when it is its turn
-                          └─────▶ withdraw: cancelled before it was sent, or killed, or the session went
+orders ring ──▶ let_wait ──▶ queue ──▶ take_order (take.py), when it is its turn
+                               └─────▶ withdraw: cancelled before it was sent, or killed, or the session went
 
 Nothing here sends. A waiting order is in no table and counts against no limit: the gate judges it when it is to be sent, by the books,
 limits and switches of that moment.
@@ -39,7 +39,7 @@ TENDED_PER_STEP = 64
 
 HOP_ORDER_RING = 3
 
-# What becomes of a cancel (follow).
+# What becomes of a cancel (follow_order).
 TO_SEND = 0
 ON_THE_WAY = 1
 DONE = 2
@@ -60,7 +60,7 @@ def tend(gateway, clock, tsc):
         if not has_room(gateway.reports, 1):
             gateway.stats[0].ring_waits += 1
             break
-        if put(gateway, clock, gateway.orders.slots[index], tsc) == 0:
+        if let_wait(gateway, clock, gateway.orders.slots[index], tsc) == 0:
             break
         advance(gateway.orders)
         taken += 1
@@ -70,7 +70,7 @@ def tend(gateway, clock, tsc):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def put(gateway, clock, order, tsc):
+def let_wait(gateway, clock, order, tsc):
     """Let an order of the ring wait, or say why not. 0 where it has to stay on the ring: a cancel for which there is no place."""
     queue, session, stats = gateway.queue, gateway.session, gateway.stats
     order_id = np.int64(order.order_id)
@@ -81,7 +81,7 @@ def put(gateway, clock, order, tsc):
         entered = enqueue(queue, order, lane, tsc)
         if entered == NOWHERE:
             return 0
-        while order.qty == 0 and has_room(gateway.reports, 1) and follow(gateway, clock, entered, tsc) == ON_THE_WAY:
+        while order.qty == 0 and has_room(gateway.reports, 1) and follow_order(gateway, clock, entered, tsc) == ON_THE_WAY:
             pass
     elif order_id <= session[LAST_ID]:
         turn_away(gateway, clock, order, REASON_DUPLICATE_ID)
@@ -144,7 +144,7 @@ def withdraw_all(gateway, clock, tsc):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def follow(gateway, clock, place, tsc):
+def follow_order(gateway, clock, place, tsc):
     """Where the cancel at this place of the queue is about an order that waits too, that is withdrawn: the cancel is DONE with a new order,
     and ON_THE_WAY to what a replace was to replace. Else it is TO_SEND, as is one of a part of an order."""
     queue = gateway.queue

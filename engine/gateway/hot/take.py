@@ -12,7 +12,7 @@ and encoding all of them.
 import numpy as np
 from numba import njit
 
-from engine.gateway.hot.held import TO_SEND, follow, tend
+from engine.gateway.hot.held import TO_SEND, follow_order, tend
 from engine.gateway.hot.orders import (
     NOT_FOUND,
     chain_open,
@@ -41,7 +41,7 @@ from engine.gateway.ouch.hot.encode import (
 from engine.gateway.ouch.hot.session import send
 from engine.layout import MSG_CANCEL, MSG_NEW, MSG_REPLACE
 from engine.messages.hot.stamp import now_tsc, published_at, wall_ns
-from engine.risk.hot.flow import expect
+from engine.risk.hot.flow import expect_order
 from engine.risk.hot.gate import check
 from engine.risk.hot.own import link
 from engine.risk.hot.reasons import PASSED, REASON_DUPLICATE_ID, REASON_EXECUTIONS_FULL, REASON_UNKNOWN_ORDER, REASON_WITHDRAWN
@@ -90,7 +90,7 @@ def take_orders(gateway, clock):
             break
         done += 1
         if waiting:
-            if order.kind == MSG_CANCEL and follow(gateway, clock, place, tsc) != TO_SEND:
+            if order.kind == MSG_CANCEL and follow_order(gateway, clock, place, tsc) != TO_SEND:
                 continue
             record(gateway.hops[HOP_QUEUE], tsc - queue.links[place].entered_tsc)
         else:
@@ -98,7 +98,7 @@ def take_orders(gateway, clock):
             advance(orders)
             index = poll(orders)
             if index != EMPTY:
-                expect(gateway.risk, orders.slots[index])
+                expect_order(gateway.risk, orders.slots[index])
         published_tsc = np.int64(-1) if waiting else published_at(order)
         size, entered = take_order(gateway, clock, order, waiting, tsc, at)
         if waiting:

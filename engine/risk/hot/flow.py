@@ -160,7 +160,7 @@ def first_of(sent, who, how_much):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-def expect(risk, order):
+def expect_order(risk, order):
     """This order will be judged next: ask for the lines where one like it is noted. Where messages are many they are far away."""
     first = first_of(risk.sent, who_of(order), how_much_of(order))
     prefetch_write(risk.sent, first)
