@@ -299,6 +299,18 @@ def cancel(user_ref: int, qty: int = 0) -> bytes:
     return ouch.CANCEL_ORDER.encode(user_ref=user_ref, quantity=qty)
 
 
+def mass_cancel(user_ref: int, symbol: str = "", firm: str = "HERE") -> bytes:
+    return ouch.MASS_CANCEL.encode(user_ref=user_ref, firm=firm, symbol=symbol, appendage_length=0)
+
+
+def disable(user_ref: int, *, enable: bool = False) -> bytes:
+    return (ouch.ENABLE_ENTRY if enable else ouch.DISABLE_ENTRY).encode(user_ref=user_ref, firm="HERE", appendage_length=0)
+
+
+def query() -> bytes:
+    return ouch.ACCOUNT_QUERY.encode(appendage_length=0)
+
+
 def system_event(event: str, now: int = 0) -> bytes:
     return itch.SYSTEM_EVENT.encode(locate=0, tracking=0, timestamp=now, event=event)
 

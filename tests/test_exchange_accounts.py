@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
 from engine.book.book import check_invariants
 from engine.exchange.stage import Account
 from engine.gateway.ouch import v50 as ouch
-from engine.layout import INSTRUMENTS_MAX
+from engine.layout import INSTRUMENTS_MAX, PHASE_DRAINING
 from engine.wire import soupbintcp
-from tests.exchange_rig import Rig, SoupClient, cancel, enter, open_orders, packet, replace, rig
+from tests.exchange_rig import Rig, SoupClient, cancel, disable, enter, mass_cancel, open_orders, packet, query, replace, rig
 
 SECOND = 1_000_000_000
 OTHERS = (Account("BETA", "TWO"), Account("GAMMA", "THREE"))
@@ -152,8 +153,6 @@ def test_a_client_that_floods_does_not_keep_the_others_from_being_heard(made: Ri
 
 
 def test_the_session_ends_for_all(made: Rig) -> None:
-    from engine.layout import PHASE_DRAINING
-
     clients = [logged_in(made, account) for account in (0, 2)]
     made.phase(PHASE_DRAINING)
     made.control.records["drained"][0] = 1
@@ -182,3 +181,165 @@ def test_each_account_needs_its_lines_of_the_positions_board(made: Rig, tmp_path
             control=made.control, stats=made.stats, positions=made.positions, market_address=("127.0.0.1", 1), flow="none",
             order_address=("127.0.0.1", 0), username="A", password="B", symbols={}, accounts=(*OTHERS, Account("DELTA", "")),
         )  # fmt: skip
+
+
+# What concerns an account as a whole.
+
+
+def test_the_account_query_is_answered_behind_everything_else(made: Rig) -> None:
+    client, other = logged_in(made, 0), logged_in(made, 1)
+    client.order(query())
+    assert client.reports(1) == [{"type": "Q", "timestamp": ANY, "next_user_ref": 1}]
+    other.order(enter(1, "S", 100, 1_500_000))
+    other.reports(1)
+    client.order(enter(7, "B", 300, 1_500_000))
+    client.order(enter(7, "B", 300, 1_500_000))
+    client.order(cancel(7))
+    client.order(query()[:1])
+    accepted, executed, cancelled, answer = client.reports(4)
+    assert [report["type"] for report in (accepted, executed, cancelled)] == ["A", "E", "C"]
+    assert answer["next_user_ref"] == 8
+    back = logged_in(made, 0, sequence=1)
+    assert [report["type"] for report in back.reports(5)] == ["Q", "A", "E", "C", "Q"], "it is told again like everything else"
+    other.order(query())
+    assert [report.get("next_user_ref") for report in other.reports(2)] == [None, 2]
+
+
+@pytest.mark.parametrize("raw", [query() + b"\0", query()[:2], mass_cancel(9)[:-1], mass_cancel(9) + b"!", disable(9)[:-2]])
+def test_a_request_that_is_not_whole_is_malformed(made: Rig, raw: bytes) -> None:
+    client = logged_in(made, 0)
+    client.order(raw)
+    client.wait_closed()
+    assert made.count("malformed") == 1
+
+
+@pytest.mark.parametrize(("symbol", "gone"), [("AAPL", [1, 3, 5]), ("MSFT", [2, 4]), ("", [1, 2, 3, 4, 5]), ("NONE", [])])
+def test_a_mass_cancel_is_of_a_symbol_or_of_everything_and_of_nobody_elses_orders(made: Rig, symbol: str, gone: list[int]) -> None:
+    client, other = logged_in(made, 0), logged_in(made, 1)
+    for number in range(1, 6):
+        for who in (client, other):
+            who.order(enter(number, "B", 100, 1_000_000 + 100 * number, symbol="AAPL" if number % 2 else "MSFT"))
+            who.reports(1)
+    client.order(mass_cancel(6, symbol))
+    client.order(cancel(5))
+    client.order(query())
+    answer = client.reports(1)[0]
+    assert (answer["type"], answer["user_ref"], answer["firm"], answer["symbol"]) == ("X", 6, "HERE", symbol)
+    told = client.reports(len({*gone, 5}) + 1)
+    assert sorted(report["user_ref"] for report in told if report["type"] == "C") == sorted({*gone, 5})
+    assert {report["reason"] for report in told if report["type"] == "C"} == {"U"}
+    assert told[-1]["next_user_ref"] == 7, "its user_ref counts"
+    assert made.count("open_orders") == 5 + 5 - len({*gone, 5})
+    assert made.count("mass_cancels") == 1
+    client.order(mass_cancel(6))
+    client.order(query())
+    assert [report["type"] for report in client.reports(1)] == ["Q"], "a user_ref that is not above the last is ignored"
+    assert made.stage.ignored == 1
+
+
+def test_a_mass_cancel_of_many_is_done_before_what_is_said_next(made: Rig) -> None:
+    """More than one turn's worth; meanwhile another client trades with some of them."""
+    client, other = logged_in(made, 0), logged_in(made, 1)
+    for number in range(1, 1_501):
+        client.order(enter(number, "B", 100, 1_000_000 + 100 * (number % 50), symbol="MSFT" if number % 3 == 0 else "AAPL"))
+    client.reports(1_500)
+    client.order(mass_cancel(1_501, "AAPL"))
+    client.order(enter(1_502, "B", 100, 900_000))
+    for number in range(1, 41):
+        other.order(enter(number, "S", 700, 1_000_000))
+    other.until(lambda: made.count("orders") == 1_541, "everybody's orders")
+    reports = client.reports(2 + 1_000)
+    assert reports[0]["type"] == "X"
+    assert reports[-1]["type"] == "A", "what was said next is done last"
+    assert {report["user_ref"] for report in reports[1:-1]} == {number for number in range(1, 1_501) if number % 3}
+    assert {report["type"] for report in reports[1:-1]} == {"C", "E"} or made.count("client_executions") == 0
+    kept = {order["user_ref"] for order in open_orders(made) if order["side"] == "B"}
+    assert kept == {number for number in range(1, 1_501) if number % 3 == 0} | {1_502}
+
+
+def test_while_order_entry_is_disabled_orders_are_rejected_and_cancels_pass(made: Rig) -> None:
+    client, other = logged_in(made, 0), logged_in(made, 1)
+    client.order(enter(1, "B", 100, 1_000_000))
+    client.order(disable(2))
+    client.order(enter(3, "B", 100, 1_000_000))
+    client.order(replace(1, 4, 100, 1_000_100))
+    client.order(cancel(1))
+    other.order(enter(1, "B", 100, 1_000_000))
+    assert [(report["type"], report["user_ref"]) for report in client.reports(5)] == [("A", 1), ("G", 2), ("J", 3), ("J", 4), ("C", 1)]
+    assert other.reports(1)[0]["type"] == "A", "another account's orders"
+    leaver = client.rig
+    client.socket.close()
+    back = logged_in(leaver, 0, sequence=6)
+    back.order(enter(5, "B", 100, 1_000_000))
+    back.order(disable(6, enable=True))
+    back.order(enter(7, "B", 100, 1_000_000))
+    assert [(report["type"], report["user_ref"]) for report in back.reports(3)] == [("J", 5), ("K", 6), ("A", 7)]
+
+
+def test_an_account_may_keep_its_orders_when_its_connection_ends(tmp_path: Path) -> None:
+    with rig(tmp_path, cancel_on_disconnect=False, accounts=OTHERS) as made:
+        keeper, other = logged_in(made, 0), logged_in(made, 1)
+        for client in (keeper, other):
+            client.order(enter(1, "B", 100, 1_000_000))
+            client.reports(1)
+        keeper.socket.close()
+        other.socket.close()
+        third = logged_in(made, 2)
+        third.order(enter(1, "S", 50, 1_000_000))
+        assert [report["type"] for report in third.reports(2)] == ["A", "E"]
+        assert [order["qty"] for order in open_orders(made)] == [50]
+        back = logged_in(made, 0, sequence=2)
+        assert [(report["type"], report["quantity"]) for report in back.reports(1)] == [("E", 50)]
+        back.order(cancel(1))
+        assert [report["type"] for report in back.reports(1)] == ["C"]
+
+
+# Orders that meet their own owner's.
+
+PREVENTIONS = {
+    # The newer order's account asks for it: (what the older order, then the newer one is told), what is left open.
+    "trade": (["E"], ["A", "E"], [200]),
+    "cancel_newest": ([], ["A", "D"], [300]),
+    "cancel_oldest": (["D"], ["A"], [100]),
+    "cancel_both": (["D"], ["A", "D"], []),
+}
+
+
+@pytest.mark.parametrize("mode", PREVENTIONS)
+@pytest.mark.parametrize("maker", [0, 1], ids=["one account", "two accounts of a firm"])
+def test_what_happens_when_an_order_meets_its_owners(tmp_path: Path, mode: str, maker: int) -> None:
+    of_firm = Account("BETA", "TWO", firm="F")
+    with rig(tmp_path, self_trade=mode, firm="F", accounts=(of_firm, Account("GAMMA", "THREE", firm="G"))) as made:
+        clients = [logged_in(made, account) for account in range(3)]
+        older, newer = clients[maker], clients[0]
+        older.order(enter(1, "S", 300, 1_000_000))
+        assert older.reports(1)[0]["type"] == "A"
+        newer.order(enter(2, "B", 100, 1_000_100))
+        to_older, to_newer, left = PREVENTIONS[mode]
+        told = newer.reports(len(to_newer) + (len(to_older) if maker == 0 else 0))
+        if maker == 1:
+            told += older.reports(len(to_older))
+        assert sorted(report["type"] for report in told) == sorted(to_older + to_newer)
+        for report in told:
+            if report["type"] == "D":
+                assert (report["reason"], report["quantity_prevented"], report["px"]) == ("Q", 100, 1_000_000)
+                assert (report["user_ref"], report["quantity"], report["liquidity"]) in ((1, 300, "A"), (2, 100, "R"))
+        assert [order["qty"] for order in open_orders(made)] == left
+        assert made.count("open_orders") == len(left)
+        assert made.count("self_trades_prevented") == (mode != "trade")
+        check_invariants(made.stage.state.venue.book)
+
+
+def test_an_order_goes_on_behind_its_owners_that_was_cancelled(tmp_path: Path) -> None:
+    """Its own order stands first, one of a stranger behind it, and one of another firm at the next price."""
+    with rig(tmp_path, self_trade="cancel_oldest", accounts=OTHERS) as made:
+        client, second, third = (logged_in(made, account) for account in range(3))
+        for number, (who, px) in enumerate(((client, 100), (second, 100), (client, 200), (third, 200)), 1):
+            who.order(enter(number, "S", 50, px))
+            who.reports(1)
+        client.order(enter(9, "B", 120, 300))
+        told = client.reports(5)
+        assert [(report["type"], report["user_ref"]) for report in told] == [("A", 9), ("D", 1), ("E", 9), ("D", 3), ("E", 9)]
+        assert [(order["side"], order["qty"]) for order in open_orders(made)] == [("B", 20)]
+        assert line(made, 0)[:2] == (100, 100)
+        assert line(made, 0)[4:] == (20, 0, 2)

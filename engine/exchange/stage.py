@@ -31,9 +31,13 @@ from engine.exchange.arrays import (
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.replay import READ_FAILED, UNZIPPING_FAILED
 from engine.exchange.hot.state import (
+    CANCEL_BOTH,
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
     CLIENT_FD,
     COPIED,
     EXCHANGE_WORDS,
+    FIRM,
     FIRST_MATCH,
     FIRST_REF,
     FLOW_GENERATED,
@@ -42,6 +46,7 @@ from engine.exchange.hot.state import (
     FLOW_REPLAY,
     HEARD_NS,
     IGNORED,
+    KEEPS_ORDERS,
     LINK,
     LINK_WORDS,
     LISTEN_FD,
@@ -53,13 +58,16 @@ from engine.exchange.hot.state import (
     OWNER,
     REPLAY_WORDS,
     ROW,
+    SELF_TRADE,
     SENT_NS,
     SILENCE_NS,
     SINCE_NS,
     STATE,
+    TRADES,
     UP,
     VENUE_WORDS,
     WINDOW,
+    Client,
     Exchange,
     Venue,
 )
@@ -77,11 +85,23 @@ REWINDS_MAX = 4
 ACCOUNTS_MAX = 64
 
 
+SELF_TRADES = {"trade": TRADES, "cancel_newest": CANCEL_NEWEST, "cancel_oldest": CANCEL_OLDEST, "cancel_both": CANCEL_BOTH}
+
+
 class Account(NamedTuple):
-    """Somebody who may trade at the exchange."""
+    """Somebody who may trade at the exchange.
+
+    cancel_on_disconnect  whether its open orders are cancelled when its connection ends
+    self_trade            what happens when an order of its own meets another one of its owner: "trade", "cancel_newest", "cancel_oldest"
+                          or "cancel_both"; the newer order's account has the say
+    firm                  its owner: accounts that name the same one have one owner; an account that names none is an owner by itself
+    """
 
     username: str
     password: str
+    cancel_on_disconnect: bool = True
+    self_trade: str = "trade"
+    firm: str = ""
 
 
 class ExchangeStage:
@@ -109,6 +129,9 @@ class ExchangeStage:
         snapshot_address: Address | None = None,
         snapshot_username: str = "",
         snapshot_password: str = "",
+        cancel_on_disconnect: bool = True,
+        self_trade: str = "trade",
+        firm: str = "",
         accounts: Sequence[Account] = (),
         flow: str = "generated",
         symbols: Mapping[str, float] | None = None,
@@ -133,8 +156,8 @@ class ExchangeStage:
         market_address_b where every packet goes once more, on `interface_b` (as `interface` where empty); None: there is no line B
         rewind_addresses where at most 4 rewind servers take MoldUDP64 requests for the last rewind_messages messages, or a few more
         snapshot_address where a Glimpse server takes viewers, who log in as snapshot_username with snapshot_password; None: nowhere
-        accounts         who else may log in: each has orders, reports and positions of its own. The first account is username's; account n
-                         (from 0) has lines n x 65,536 on of the positions board
+        accounts         who else may log in: each has orders, reports and positions of its own. The first account is username's, and has
+                         cancel_on_disconnect, self_trade and firm; account n (from 0) has lines n x 65,536 on of the positions board
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
                          silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade
@@ -157,7 +180,7 @@ class ExchangeStage:
         if len(rewind_addresses) > REWINDS_MAX:
             raise ValueError(f"rewind_addresses={len(rewind_addresses)} of them: expected at most {REWINDS_MAX}")
         book = make_book(orders_max=orders_max, levels_max=levels_max)
-        self.accounts = (Account(username, password), *accounts)
+        self.accounts = (Account(username, password, cancel_on_disconnect, self_trade, firm), *accounts)
         _check_accounts(self.accounts, len(positions.records))
         logins = [login_bytes("", account.username, account.password, self.name) for account in self.accounts]
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
@@ -191,7 +214,7 @@ class ExchangeStage:
         venue = Venue(
             book=book,
             market=make_market(self.name, [line.fileno() for line in lines]),
-            clients=make_clients(len(logins), client_orders_max, reports_max),
+            clients=_account_rows(self.accounts, make_clients(len(logins), client_orders_max, reports_max)),
             listing=make_listing(list(listed) if flow != "replay" else []),
             positions=positions.records,
             stats=stats.records,
@@ -258,12 +281,25 @@ class ExchangeStage:
             held.close()
 
 
+def _account_rows(accounts: Sequence[Account], clients: Client) -> Client:
+    """The accounts' rows with what each account asked for."""
+    firms = sorted({account.firm for account in accounts if account.firm})
+    for account, row in zip(accounts, clients.words, strict=True):
+        row[KEEPS_ORDERS] = not account.cancel_on_disconnect
+        row[SELF_TRADE] = SELF_TRADES[account.self_trade]
+        row[FIRM] = firms.index(account.firm) + 1 if account.firm else 0
+    return clients
+
+
 def _check_accounts(accounts: Sequence[Account], lines: int) -> None:
     if len(accounts) > ACCOUNTS_MAX:
         raise ValueError(f"accounts={len(accounts)} of them with the first: expected at most {ACCOUNTS_MAX}")
     names = [account.username.upper() for account in accounts]
     if len(set(names)) != len(names):
         raise ValueError(f"accounts={names}: expected different usernames, which differ not only in upper and lower case")
+    for account in accounts:
+        if account.self_trade not in SELF_TRADES:
+            raise ValueError(f"self_trade={account.self_trade!r}: expected one of {sorted(SELF_TRADES)}")
     if lines < len(accounts) * INSTRUMENTS_MAX:
         raise ValueError(f"positions={lines} lines: expected {INSTRUMENTS_MAX} for each of {len(accounts)} accounts")
 

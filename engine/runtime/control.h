@@ -324,7 +324,9 @@ struct tp_exchange_stats {
     int64_t snapshot_pause_ns;
     int64_t snapshot_pause_ns_max;
     int64_t takeovers;
-    int64_t reserved[6];
+    int64_t mass_cancels;
+    int64_t self_trades_prevented;
+    int64_t reserved[4];
 };
 
 /* A board line per instrument: version is the seqlock's word. cash is what sales brought less what purchases cost, in

@@ -1,7 +1,8 @@
 """Price-time priority on engine.book, and everything that follows from an order: ITCH for all, OUCH for the account it concerns.
 
 An order meets the best of the other side first, there the oldest first, at the resting order's price; what is left rests, or is
-cancelled where it was immediate-or-cancel. Trades with its own orders are possible, as nothing here prevents them.
+cancelled where it was immediate-or-cancel. Where it meets an order of its own owner, what its account asks for happens: they trade, or
+one of them or both are cancelled.
 
 The same kernels serve a replayed file, where history has already decided what trades with what. Then only client orders are met
 (`clients_only`): history's own orders stay where history left them.
@@ -27,8 +28,21 @@ from engine.exchange.hot.reports import (
     change_open,
     report_canceled,
     report_executed,
+    report_prevented,
 )
-from engine.exchange.hot.state import NEXT_MATCH, NEXT_REF, NO_OWNER, NOTHING, NOW_NS, OPEN
+from engine.exchange.hot.state import (
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    FIRM,
+    NEXT_MATCH,
+    NEXT_REF,
+    NO_OWNER,
+    NOTHING,
+    NOW_NS,
+    OPEN,
+    SELF_TRADE,
+    TRADES,
+)
 from engine.layout import BUY, SELL
 
 NOT_FOUND = -1
@@ -120,6 +134,37 @@ def execute_resting(venue, handle, qty, px, match):
     take(venue.book, handle, qty)
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def meets_own(clients, taker, maker):
+    """What becomes of an order of account `taker` that meets a resting one of `maker`, which may be nobody's: the newer order's account
+    has the say, as with NASDAQ's anti-internalization. TRADES where they have different owners."""
+    if maker == NO_OWNER:
+        return TRADES
+    firm = clients.words[taker - 1, FIRM]
+    if maker != taker and (firm == 0 or firm != clients.words[maker - 1, FIRM]):
+        return TRADES
+    return clients.words[taker - 1, SELF_TRADE]
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def prevent(venue, verdict, handle, owner, user_ref, left, px):
+    """Cancel what the verdict says instead of a trade at px: all that is left of the new order, or all of the resting one, or both.
+    Returns what is left of the new order."""
+    order = venue.book.orders[handle]
+    now_ns = venue.words[NOW_NS]
+    resting = np.int64(order.qty)
+    prevented = min(left, resting)
+    venue.stats[0].self_trades_prevented += 1
+    if verdict != CANCEL_OLDEST:
+        report_prevented(venue.clients, owner, venue.stats, now_ns, user_ref, left, prevented, px, REMOVED)
+        left = NOTHING
+    if verdict != CANCEL_NEWEST:
+        publish_delete(venue.market, now_ns, np.int64(order.instrument), order_ref(venue.book, handle), NOTHING)
+        report_prevented(venue.clients, np.int64(order.owner), venue.stats, now_ns, np.int64(order.user_ref), resting, prevented, px, ADDED)
+        withdraw(venue, handle, resting)
+    return left
+
+
 @njit(cache=True, _nrt=False)
 def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop):
     """Trade up to `qty` for an order of `side` that pays up to px (a sale: asks no less). Returns what is left of it.
@@ -139,6 +184,13 @@ def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop)
         while handle != NONE and handle != stop and left > 0:
             after = np.int64(book.orders[handle].next)
             if not clients_only or book.orders[handle].owner != NO_OWNER:
+                verdict = TRADES
+                if owner != NO_OWNER:
+                    verdict = meets_own(venue.clients, owner, np.int64(book.orders[handle].owner))
+                if verdict != TRADES:
+                    left = prevent(venue, verdict, handle, owner, user_ref, left, level_px)
+                    handle = after
+                    continue
                 traded = min(left, np.int64(book.orders[handle].qty))
                 number = venue.words[NEXT_MATCH]
                 venue.words[NEXT_MATCH] = number + 1

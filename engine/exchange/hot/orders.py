@@ -3,6 +3,10 @@
 A message that is none, or not as long as its table and its appendage say, is malformed: the session cannot go on. A message that
 is one but asks for what cannot be is rejected, with the reason. A user_ref that is not above the last is ignored, and counted; so are,
 as OUCH has it, cancels of what is not open or of less than is open anyway.
+
+A mass cancel is of the account's own orders, in one symbol or, where that is blank, in all. It is answered at once, then each order is
+cancelled, and what the client says next is heard after that. While order entry is disabled, new orders and replaces are rejected, over
+the end of the connection too; cancels pass. The firm in these messages is said back and not judged: an account has one.
 """
 
 import numpy as np
@@ -12,11 +16,41 @@ from engine.book.hot.book import order_ref
 from engine.exchange.hot.listing import find_symbol, is_halted
 from engine.exchange.hot.market import publish_cancel, publish_delete
 from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw
-from engine.exchange.hot.reports import USER_CANCEL, report_accepted, report_canceled, report_rejected, report_replaced
-from engine.exchange.hot.state import CLOSED, IGNORED, LAST_USER_REF, NO, NOTHING, NOW_NS
+from engine.exchange.hot.reports import (
+    DISABLED_BYTES,
+    DISABLED_CODE,
+    ENABLED_BYTES,
+    ENABLED_CODE,
+    MASS_BYTES,
+    MASS_CODE,
+    USER_CANCEL,
+    report_accepted,
+    report_account,
+    report_canceled,
+    report_done,
+    report_rejected,
+    report_replaced,
+)
+from engine.exchange.hot.state import (
+    CANCEL_INSTRUMENT,
+    CANCEL_REASON,
+    CLOSED,
+    ENTRY_OFF,
+    IGNORED,
+    LAST_USER_REF,
+    NO,
+    NOTHING,
+    NOW_NS,
+    OPEN,
+    TO_CANCEL,
+)
 from engine.gateway.ouch.v50 import (
+    ACCOUNT_QUERY,
     CANCEL_ORDER,
+    DISABLE_ENTRY,
+    ENABLE_ENTRY,
     ENTER_ORDER,
+    MASS_CANCEL,
     QUANTITY_MAX,
     REJECT_CLOSED,
     REJECT_INVALID_PRICE,
@@ -46,6 +80,14 @@ REPLACE_APPENDAGE = REPLACE_ORDER["appendage_length"]
 CANCEL_CODE, CANCEL_BYTES = CANCEL_ORDER.code, CANCEL_ORDER.length
 CANCEL_USER_REF, CANCEL_QTY = CANCEL_ORDER["user_ref"], CANCEL_ORDER["quantity"]
 
+ASK_MASS_CODE, ASK_MASS_BYTES, MASS_SYMBOL = MASS_CANCEL.code, MASS_CANCEL.length, MASS_CANCEL["symbol"]
+ASK_OFF_CODE, ASK_ON_CODE, ASK_BYTES = DISABLE_ENTRY.code, ENABLE_ENTRY.code, np.int64(DISABLE_ENTRY.length)
+ASK_USER_REF = DISABLE_ENTRY["user_ref"]
+QUERY_CODE, QUERY_BYTES, BARE_QUERY_BYTES = ACCOUNT_QUERY.code, ACCOUNT_QUERY.length, 1
+APPENDAGE_BYTES = 2
+# Eight spaces, as get_raw64 reads them.
+BLANK_SYMBOL = np.int64(0x2020202020202020)
+
 # OUCH 5.0: prices are below 200,000 dollars.
 PX_LIMIT = 200_000 * 10_000
 
@@ -70,12 +112,57 @@ def handle_message(venue, owner, source, at, length):
             return MALFORMED
         cancel_order(venue, owner, get_u32(source, at + CANCEL_USER_REF), get_u32(source, at + CANCEL_QTY))
     else:
+        return handle_request(venue, owner, source, at, length)
+    return DONE
+
+
+@njit(cache=True, inline="always", _nrt=False)
+def handle_request(venue, owner, source, at, length):
+    """What concerns the account, not one order. DONE or MALFORMED."""
+    code = source[at] if length > 0 else 0
+    if code == QUERY_CODE:
+        if length != BARE_QUERY_BYTES and not ends_whole(source, at, length, np.int64(QUERY_BYTES)):
+            return MALFORMED
+        report_account(venue.clients, owner, venue.stats, venue.words[NOW_NS])
+        return DONE
+    if code != ASK_MASS_CODE and code != ASK_OFF_CODE and code != ASK_ON_CODE:
         return MALFORMED
+    if not ends_whole(source, at, length, np.int64(ASK_MASS_BYTES) if code == ASK_MASS_CODE else ASK_BYTES):
+        return MALFORMED
+    if not is_new(venue, owner, get_u32(source, at + ASK_USER_REF)):
+        return DONE
+    now_ns = venue.words[NOW_NS]
+    if code == ASK_MASS_CODE:
+        report_done(venue.clients, owner, venue.stats, now_ns, MASS_CODE, MASS_BYTES, source, at)
+        begin_mass_cancel(venue, owner, get_raw64(source, at + MASS_SYMBOL))
+    elif code == ASK_OFF_CODE:
+        venue.clients.words[owner - 1, ENTRY_OFF] = 1
+        report_done(venue.clients, owner, venue.stats, now_ns, DISABLED_CODE, DISABLED_BYTES, source, at)
+    else:
+        venue.clients.words[owner - 1, ENTRY_OFF] = 0
+        report_done(venue.clients, owner, venue.stats, now_ns, ENABLED_CODE, ENABLED_BYTES, source, at)
     return DONE
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def fault_of(venue, instrument, qty, px, tif):
+def ends_whole(source, at, length, size):
+    """Whether a message is as long as its table and its appendage length, the last of its fields, say."""
+    return length >= size and length == size + get_u16(source, at + size - APPENDAGE_BYTES)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def begin_mass_cancel(venue, owner, symbol):
+    """Have the account's orders in `symbol` cancelled, or all where it is blank. There are none in a symbol that is not listed."""
+    account = venue.clients.words[owner - 1]
+    instrument = NOTHING if symbol == BLANK_SYMBOL else np.int64(find_symbol(venue.listing, symbol))
+    venue.stats[0].mass_cancels += 1
+    account[CANCEL_INSTRUMENT] = instrument
+    account[CANCEL_REASON] = USER_CANCEL
+    account[TO_CANCEL] = account[OPEN] if instrument >= 0 else 0
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def fault_of(venue, owner, instrument, qty, px, tif):
     """What a new order and a replacement must both pass: 0, or the reason to reject it."""
     if qty < 1 or qty > QUANTITY_MAX:
         return REJECT_INVALID_QUANTITY
@@ -85,6 +172,8 @@ def fault_of(venue, instrument, qty, px, tif):
         return REJECT_OTHER
     if venue.words[CLOSED] != 0 or is_halted(venue.listing, instrument):
         return REJECT_CLOSED
+    if venue.clients.words[owner - 1, ENTRY_OFF] != 0:
+        return REJECT_OTHER
     return 0
 
 
@@ -121,7 +210,7 @@ def enter_order(venue, owner, source, at):
     elif side != BUY and side != SELL:
         reason = REJECT_INVALID_SIDE
     else:
-        reason = fault_of(venue, instrument, qty, px, tif)
+        reason = fault_of(venue, owner, instrument, qty, px, tif)
     if reason == 0 and is_taken(venue.clients, owner, user_ref):
         reason = REJECT_OTHER
     if reason != 0:
@@ -149,7 +238,7 @@ def replace_order(venue, owner, source, at):
     px = get_u64(source, at + REPLACE_PX)
     tif = source[at + REPLACE_TIF]
     instrument = np.int64(order.instrument)
-    reason = fault_of(venue, instrument, qty, px, tif)
+    reason = fault_of(venue, owner, instrument, qty, px, tif)
     mask = venue.clients.table.shape[1] - 1
     if reason == 0 and (user_ref & mask) != (orig_user_ref & mask) and is_taken(venue.clients, owner, user_ref):
         reason = REJECT_OTHER

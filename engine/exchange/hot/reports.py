@@ -6,16 +6,22 @@ The log is a ring of the newest packets, so that a client which comes back gets 
 import numpy as np
 from numba import njit
 
-from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, NOTHING, NOW_NS
+from engine.exchange.hot.state import LAST_USER_REF, LOG_SLOT_BYTES, LOGGED, NOTHING, NOW_NS
 from engine.gateway.ouch.v50 import (
     ACCEPTED,
+    ACCOUNT_QUERY_RESPONSE,
+    AIQ_CANCELED,
     CANCEL_BY_USER,
     CANCEL_IOC,
     CANCELED,
+    DISABLE_ENTRY_RESPONSE,
+    ENABLE_ENTRY_RESPONSE,
     ENTER_ORDER,
     EXECUTED,
     LIQUIDITY_ADDED,
     LIQUIDITY_REMOVED,
+    MASS_CANCEL,
+    MASS_CANCEL_RESPONSE,
     REJECTED,
     REPLACE_ORDER,
     REPLACED,
@@ -55,6 +61,8 @@ CANCELED_CODE, CANCELED_BYTES = np.int64(CANCELED.code), np.int64(CANCELED.lengt
 CANCELED_USER_REF, CANCELED_QTY, CANCELED_REASON = CANCELED["user_ref"], CANCELED["quantity"], CANCELED["reason"]
 # OUCH 5.0, cancel reasons: cancelled by the system; here on a lost connection, or where the book has no room.
 CANCEL_BY_SYSTEM = np.int64(ord("Z"))
+# The same, of a self match that was prevented.
+CANCEL_SELF_MATCH = np.int64(ord("Q"))
 USER_CANCEL, IOC_CANCEL = np.int64(CANCEL_BY_USER), np.int64(CANCEL_IOC)
 ADDED, REMOVED = np.int64(LIQUIDITY_ADDED), np.int64(LIQUIDITY_REMOVED)
 
@@ -64,6 +72,21 @@ EXECUTED_LIQUIDITY, EXECUTED_MATCH, EXECUTED_APPENDAGE = EXECUTED["liquidity"], 
 
 REJECTED_CODE, REJECTED_BYTES = np.int64(REJECTED.code), np.int64(REJECTED.length)
 REJECTED_USER_REF, REJECTED_REASON, REJECTED_CLIENT_ID = REJECTED["user_ref"], REJECTED["reason"], REJECTED["client_id"]
+
+PREVENTED_CODE, PREVENTED_BYTES = np.int64(AIQ_CANCELED.code), np.int64(AIQ_CANCELED.length)
+PREVENTED_USER_REF, PREVENTED_QTY, PREVENTED_REASON = AIQ_CANCELED["user_ref"], AIQ_CANCELED["quantity"], AIQ_CANCELED["reason"]
+PREVENTED_MATCH_QTY, PREVENTED_PX = AIQ_CANCELED["quantity_prevented"], AIQ_CANCELED["px"]
+PREVENTED_LIQUIDITY = AIQ_CANCELED["liquidity"]
+
+ANSWER_CODE, ANSWER_BYTES = np.int64(ACCOUNT_QUERY_RESPONSE.code), np.int64(ACCOUNT_QUERY_RESPONSE.length)
+ANSWER_NEXT = ACCOUNT_QUERY_RESPONSE["next_user_ref"]
+
+MASS_CODE, MASS_BYTES = np.int64(MASS_CANCEL_RESPONSE.code), np.int64(MASS_CANCEL_RESPONSE.length)
+DISABLED_CODE, DISABLED_BYTES = np.int64(DISABLE_ENTRY_RESPONSE.code), np.int64(DISABLE_ENTRY_RESPONSE.length)
+ENABLED_CODE, ENABLED_BYTES = np.int64(ENABLE_ENTRY_RESPONSE.code), np.int64(ENABLE_ENTRY_RESPONSE.length)
+# What was asked, from the user_ref to before the appendage length, stands in the answer as it came.
+ASKED_AT, ECHO_AT = np.int64(MASS_CANCEL["user_ref"]), np.int64(MASS_CANCEL_RESPONSE["user_ref"])
+APPENDAGE_BYTES = np.int64(2)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -163,6 +186,35 @@ def report_rejected(venue, owner, source, client_id_at, user_ref, reason):
     put_u16(log, at + REJECTED_REASON, reason)
     copy_bytes(log, at + REJECTED_CLIENT_ID, source, client_id_at, CLIENT_ID_BYTES)
     venue.stats[0].rejected += 1
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def report_prevented(clients, owner, stats, now_ns, user_ref, qty, prevented_qty, px, liquidity):
+    """`qty` shares of an order were cancelled because `prevented_qty` of them would have traded with the same owner's, at px."""
+    log = clients.log[owner - 1]
+    at = open_report(clients, owner, stats, PREVENTED_CODE, PREVENTED_BYTES, now_ns)
+    put_u32(log, at + PREVENTED_USER_REF, user_ref)
+    put_u32(log, at + PREVENTED_QTY, qty)
+    log[at + PREVENTED_REASON] = CANCEL_SELF_MATCH
+    put_u32(log, at + PREVENTED_MATCH_QTY, prevented_qty)
+    put_u64(log, at + PREVENTED_PX, px)
+    log[at + PREVENTED_LIQUIDITY] = liquidity
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def report_done(clients, owner, stats, now_ns, code, length, source, start):
+    """What the message at source[start:] asked for is done (mass cancel, disable, enable): it is said back."""
+    log = clients.log[owner - 1]
+    at = open_report(clients, owner, stats, code, length, now_ns)
+    copy_bytes(log, at + ECHO_AT, source, start + ASKED_AT, length - ECHO_AT - APPENDAGE_BYTES)
+    put_u16(log, at + length - APPENDAGE_BYTES, NOTHING)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def report_account(clients, owner, stats, now_ns):
+    """Which user_ref the account may use next. It stands behind everything else that the account has been told."""
+    at = open_report(clients, owner, stats, ANSWER_CODE, ANSWER_BYTES, now_ns)
+    put_u32(clients.log[owner - 1], at + ANSWER_NEXT, clients.words[owner - 1, LAST_USER_REF] + 1)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -1,10 +1,11 @@
 """SoupBinTCP sessions, server side: clients are let in, their packets are taken off the streams wherever TCP cut them, logs are sent.
 
     a connection   NOBODY ──accept──▶ CONNECTED ──login──▶ UP ──logout, silence, garbage, a broken connection──▶ NOBODY
-    its account                                   LINK ────────────────────────────────────────▶ SWEEPING ──all cancelled──▶ free
+    its account                                   LINK ────────────────────────────────────────▶ TO_CANCEL ──all cancelled──▶ free
 
 Whose a connection is, its login says: each account has a username and a password. An account (user_refs, log, positions) outlives its
-connections, so a client that logs in again gets the sequenced packets that it missed, and finds its orders cancelled.
+connections, so a client that logs in again gets the sequenced packets that it missed, and finds its orders cancelled, unless the account
+keeps them.
 
 An account has one connection at a time. A second login takes over: the first connection is closed, what it had open is cancelled, and
 then the second is let in. Were it refused instead, a client whose connection died without a word could not come back before its silence
@@ -33,12 +34,15 @@ from engine.exchange.hot.market import market_has_room
 from engine.exchange.hot.orders import cut_order, handle_message
 from engine.exchange.hot.reports import CANCEL_BY_SYSTEM, copy_bytes
 from engine.exchange.hot.state import (
+    CANCEL_INSTRUMENT,
+    CANCEL_REASON,
     CLOSED,
     CONNECTED,
     COPIED,
     GOODBYE,
     HEARD_NS,
     IN_BEGIN,
+    KEEPS_ORDERS,
     LEAVING,
     LINK,
     LOG_SLOT_BYTES,
@@ -54,7 +58,7 @@ from engine.exchange.hot.state import (
     SENT_NS,
     SINCE_NS,
     STATE,
-    SWEEPING,
+    TO_CANCEL,
     UP,
     Connection,
 )
@@ -113,27 +117,37 @@ def take_in(links, stats, listen_fd, wall_ns):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def clear_up(clients, words):
-    """Clear up after a connection that is over: its account's orders are to be cancelled."""
+    """Clear up after a connection that is over: its account's orders are to be cancelled, unless it keeps them."""
     owner = words[OWNER]
     if owner != NO_OWNER:
-        clients.words[owner - 1, LINK] = 0
-        clients.words[owner - 1, SWEEPING] = 1
+        account = clients.words[owner - 1]
+        account[LINK] = 0
+        if account[KEEPS_ORDERS] == 0:
+            account[TO_CANCEL] = account[OPEN]
+            account[CANCEL_INSTRUMENT] = 0
+            account[CANCEL_REASON] = CANCEL_BY_SYSTEM
     words[STATE] = NOBODY
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def cancel_open(venue, account):
-    """Cancel what an account has open whose connection is over, some at a time. Returns how many."""
+def cancel_open(venue, number):
+    """Go on to cancel what an account has open, a bounded number of orders. Returns how many were looked at.
+
+    The last of `live` are looked at first: whichever order ends, the one that takes its place there was looked at already, or will be.
+    """
     clients = venue.clients
-    cancelled = 0
-    while clients.words[account, OPEN] > 0 and cancelled < CANCELS_PER_STEP and market_has_room(venue.market):
-        slot = clients.live[account, clients.words[account, OPEN] - 1]
-        handle = np.int64(clients.table[account, slot].handle)
-        cut_order(venue, handle, np.int64(venue.book.orders[handle].qty), CANCEL_BY_SYSTEM)
-        cancelled += 1
-    if clients.words[account, OPEN] == 0:
-        clients.words[account, SWEEPING] = 0
-    return cancelled
+    account = clients.words[number]
+    left = min(account[TO_CANCEL], account[OPEN])
+    looked = 0
+    while left > 0 and looked < CANCELS_PER_STEP and market_has_room(venue.market):
+        left -= 1
+        looked += 1
+        handle = np.int64(clients.table[number, clients.live[number, left]].handle)
+        order = venue.book.orders[handle]
+        if account[CANCEL_INSTRUMENT] == 0 or order.instrument == account[CANCEL_INSTRUMENT]:
+            cut_order(venue, handle, np.int64(order.qty), account[CANCEL_REASON])
+    account[TO_CANCEL] = left
+    return looked
 
 
 @njit(cache=True, inline="always", _nrt=False)
@@ -184,7 +198,7 @@ def judge_login(clients, links, link, stats, start):
         leave(connection_of(links, account[LINK] - 1))
         clear_up(clients, links.words[account[LINK] - 1])
         stats[0].takeovers += 1
-    if account[SWEEPING] != 0:
+    if account[TO_CANCEL] != 0:
         link.words[IN_BEGIN] = start
         return True
     words = link.words
@@ -263,7 +277,7 @@ def speak_to_all(venue, links, wall_ns):
 def all_told(clients, links):
     """Whether nothing is left to be cancelled or to be sent to any client."""
     for account in range(clients.words.shape[0]):
-        if clients.words[account, SWEEPING] != 0:
+        if clients.words[account, TO_CANCEL] != 0:
             return False
     for row in range(links.words.shape[0]):
         words = links.words[row]

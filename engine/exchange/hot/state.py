@@ -75,8 +75,20 @@ LOGGED = 0  # sequenced messages so far, connected or not
 LAST_USER_REF = 1
 OPEN = 2  # live orders
 LINK = 3  # its connection's row in Links and one more, 0: none
-SWEEPING = 4  # its connection is over, and what it has open is being cancelled
+TO_CANCEL = 4  # of its open orders so many, the first ones of `live`, have still to be looked at by a mass cancel
+CANCEL_INSTRUMENT = 5  # which of them it cancels, 0: all
+CANCEL_REASON = 6
+ENTRY_OFF = 7  # its client has disabled order entry
+KEEPS_ORDERS = 8  # they stay when its connection ends
+SELF_TRADE = 9  # what becomes of an order of its own that meets another one of its owner
+FIRM = 10  # accounts with the same number, not 0, have one owner
 CLIENT_WORDS = 16
+
+# Values of SELF_TRADE.
+TRADES = np.int64(0)
+CANCEL_NEWEST = np.int64(1)
+CANCEL_OLDEST = np.int64(2)
+CANCEL_BOTH = np.int64(3)
 
 # The owner of an order: nobody's (history, generated flow), or an account's number, which is its row and one more.
 NO_OWNER = np.int64(0)

@@ -31,10 +31,11 @@ from engine.exchange.hot.state import (
     MIDNIGHT_NS,
     NOBODY,
     NOW_NS,
+    OWNER,
     PUBLISHED,
     STATE,
-    SWEEPING,
     THROTTLED,
+    TO_CANCEL,
     TURNS,
     UP,
     WINDOW,
@@ -120,10 +121,18 @@ def serve(exchange, now_ns):
         if links.words[row, STATE] != NOBODY:
             done += hear(exchange, connection_of(links, row), now_ns)
     for account in range(venue.clients.words.shape[0]):
-        if venue.clients.words[account, SWEEPING] != 0:
+        if venue.clients.words[account, TO_CANCEL] != 0:
             tell_time(exchange, now_ns)
             done += 1 + cancel_open(venue, account)
     return done
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def may_be_heard(venue, words):
+    """Whether a connection's next packet may be taken: there is one, the market has room, and what its client asked before is done."""
+    if words[STATE] == UP:
+        return venue.clients.words[words[OWNER] - 1, TO_CANCEL] == 0 and market_has_room(venue.market)
+    return words[STATE] == CONNECTED and market_has_room(venue.market)
 
 
 @njit(cache=True, inline="always", _nrt=False)
@@ -135,7 +144,7 @@ def hear(exchange, link, now_ns):
     if packet_bytes(words, link.inbound) == NOT_WHOLE and receive(link, venue.stats, now_ns) > 0:
         done = 1
     for _ in range(PACKETS_PER_STEP):
-        if (words[STATE] != UP and words[STATE] != CONNECTED) or not market_has_room(venue.market):
+        if not may_be_heard(venue, words):
             break
         size = packet_bytes(words, link.inbound)
         if size == NOT_WHOLE:
