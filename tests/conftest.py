@@ -14,13 +14,17 @@ from shm.segment import SHM
 
 # Files whose tests change, fill or look at what the whole machine has: one at a time where several workers run the tests
 # (pytest -n 2 --dist loadgroup). The others stay together by file, so that what a module makes is made once.
-ALONE = {
-    "the machine": {
-        "test_bench_book.py", "test_bench_receive.py", "test_bench_ring.py", "test_c_face.py", "test_jitter.py", "test_memory.py",
-        "test_process.py", "test_prove.py",
-    },
-    "all segments": {"test_hostile.py", "test_rings_command.py", "test_segment.py"},
-}  # fmt: skip
+MACHINE = {
+    "test_bench_book",
+    "test_bench_receive",
+    "test_bench_ring",
+    "test_c_face",
+    "test_jitter",
+    "test_memory",
+    "test_prove",
+    "test_soak",
+}
+SEGMENTS = {"test_hostile", "test_rings_command", "test_segment"}
 
 _COUNTER = itertools.count()
 _PREFIX = f"pytest-{os.getpid()}-"
@@ -29,8 +33,14 @@ _PREFIX = f"pytest-{os.getpid()}-"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         for item in items:
-            groups = [group for group, files in ALONE.items() if item.path.name in files]
-            item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    # A module that starts whole runs: two of them at once are eight processes that spin, and those that are waited for come late.
+    if item.path.stem in MACHINE or hasattr(getattr(item, "module", None), "Launcher"):
+        return "the machine"
+    return "all segments" if item.path.stem in SEGMENTS else item.path.stem
 
 
 @pytest.fixture
