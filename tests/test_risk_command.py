@@ -312,8 +312,6 @@ def test_the_log_is_only_appended_to_and_survives_a_torn_line(shared: Instance) 
         path = standing.log_path(shared.name)
         first = path.read_bytes()
         path.write_bytes(first + b'{"at": "20')
-        with path.open("ab") as file:
-            file.write(b"\n")
         tickpath(shared, "set", "position_max", "200", *PERSON)
     assert path.read_bytes().startswith(first)
     assert [entry[2] for entry in log_of(shared)] == [100, 200]

@@ -134,15 +134,23 @@ def save(instance: str, standing: Standing) -> None:
 
 def append(instance: str, made: Decision) -> None:
     """One line more of the log, on disk before this returns."""
-    fd = os.open(log_path(instance), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    fd = os.open(log_path(instance), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         give_to_owner(log_path(instance))
         line = msgspec.json.encode(made) + b"\n"
+        if not _ends_a_line(fd):
+            # A crash tore the last one: it must not take this one with it.
+            line = b"\n" + line
         if os.write(fd, line) != len(line):
             raise OSError(f"{log_path(instance)}: the log could not be written whole")
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _ends_a_line(fd: int) -> bool:
+    end = os.lseek(fd, 0, os.SEEK_END)
+    return end == 0 or os.pread(fd, 1, end - 1) == b"\n"
 
 
 def decisions(instance: str) -> list[Decision]:
