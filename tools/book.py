@@ -21,9 +21,9 @@ from numba.core import event
 from rich.console import Console
 
 import engine  # noqa: F401  (names the kernel cache before numba is imported)
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.records import records
-from engine.feed.stage import make_decoder
 from engine.layout import FEED_STATS, INSTRUMENTS_MAX, pack_symbol
 from tools.book_day import MARKET_TZ, day_of, day_of_name, midnight_ns
 from tools.book_input import HEAD_BYTES, BookInput, Piece
@@ -38,6 +38,7 @@ from tools.hot.book import (
     LEVELS,
     LOBSTER,
     LOBSTER_HEAD,
+    RENAMING,
     ROW_BYTES_MIN,
     ROWS,
     TAPE_WORDS,
@@ -264,10 +265,11 @@ def walk_piece(tape: Tape, piece: Piece, at: int, outputs: list[Output], writer:
         room = min(len(output.rows) - int(tape.words[ROWS + output.table.number]) for output in outputs)
         stop = min(end, at + room * ROW_BYTES_MIN)
         at = walk(tape, piece.buffer, at, stop)
+        renaming = tape.words[RENAMING] != 0
         for output in outputs:
-            if len(output.rows) - tape.words[ROWS + output.table.number] < ROOM_LEAST:
+            if renaming or len(output.rows) - tape.words[ROWS + output.table.number] < ROOM_LEAST:
                 tape = hand_over(tape, output, writer)
-        if stop == end:
+        if stop == end and not renaming:
             return tape, at
 
 

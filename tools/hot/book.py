@@ -23,9 +23,8 @@ from engine.feed.hot.decoder import (
     TIMESTAMP,
     WINDOW_ROWS,
     Decoder,
-    fetch_handle,
-    fetch_neighbours,
-    fetch_order,
+    counted,
+    fetch_ahead,
     read_frame,
 )
 from engine.feed.hot.orders import (
@@ -47,12 +46,12 @@ from engine.feed.itch import (
     ADD_ORDER_MPID,
     BROKEN_TRADE,
     CROSS_TRADE,
-    LENGTHS,
     ORDER_EXECUTED_PRICE,
     STOCK_DIRECTORY,
     TRADE,
 )
 from engine.feed.itch import TRADING_ACTION as ACTION
+from engine.feed.moldudp64 import LENGTH_BYTES
 from engine.layout import BUY, SELL
 from engine.wire.hot.bytes import get_raw64, get_u16, get_u32, get_u48, get_u64
 
@@ -60,6 +59,7 @@ PRINT = TRADE.code
 CROSS = CROSS_TRADE.code
 BROKEN = BROKEN_TRADE.code
 SYMBOL = STOCK_DIRECTORY["stock"]
+DIRECTORY_BYTES = STOCK_DIRECTORY.length
 ATTRIBUTION = ADD_ORDER_MPID["attribution"]
 EXECUTED_MATCH = ORDER_EXECUTED_PRICE["match"]
 EXECUTED_PRINTABLE = ORDER_EXECUTED_PRICE["printable"]
@@ -83,13 +83,14 @@ ORDERS = 3
 LOBSTER = 4
 
 # Words of Tape.words. LEVELS: how deep depth and LOBSTER look. ALL: rows of every instrument. SEQUENCE: messages applied so far.
-# FROM_NS, TO_NS: LOBSTER rows of this part of the day, since midnight.
+# FROM_NS, TO_NS: LOBSTER rows of this part of the day, since midnight. RENAMING: the walk ended at a message that gives another symbol.
 ASKED = 0
 LEVELS = 1
 ALL = 2
 SEQUENCE = 3
 FROM_NS = 4
 TO_NS = 5
+RENAMING = 6
 ROWS = 8
 TAPE_WORDS = 16
 
@@ -144,7 +145,8 @@ class Tape(NamedTuple):
 
 @njit(cache=True, nogil=True, _nrt=False)
 def walk(tape, buffer, at, end):
-    """Apply every whole message of buffer[at:end]; the offset of the first byte that is not of one."""
+    """Apply every whole message of buffer[at:end]; the offset of the first byte that is not of one, or of a message that gives an
+    instrument another symbol (words[RENAMING]): what is written down so far has to be handed over under the one that it had."""
     decoder = tape.decoder
     read = 0
     turn = 0
@@ -157,38 +159,39 @@ def walk(tape, buffer, at, end):
             else:
                 read += 1
                 at = after
-        number = turn - LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_handle(decoder, number)
-        number -= LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_order(decoder, number)
-        number -= LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_neighbours(decoder, number)
-        number -= LOOK_AHEAD
+        number = fetch_ahead(decoder, turn, LOOK_AHEAD, read)
         if number >= 0:
             if number >= read:
                 return at
-            tell_message(tape, number, buffer)
+            row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
+            if decoder.window[row + CODE] == DIRECTORY and renames(tape, row, buffer):
+                return decoder.window[row + AT] - LENGTH_BYTES
+            tell_message(tape, row, buffer)
         turn += 1
 
 
-@njit(cache=True, forceinline=True, _nrt=False)
-def tell_message(tape, number, buffer):
+@njit(cache=True, _nrt=False)
+def renames(tape, row, buffer):
+    """Whether a directory message takes a symbol away from its locate code, said once: the next time it is applied."""
     decoder = tape.decoder
-    row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
+    if tape.words[RENAMING] != 0 or decoder.window[row + LENGTH] != DIRECTORY_BYTES:
+        tape.words[RENAMING] = 0
+        return False
+    at = decoder.window[row + AT] & OFFSET_MASK
+    had = np.int64(decoder.states[get_u16(buffer, at + LOCATE)].symbol)
+    tape.words[RENAMING] = had != 0 and had != get_raw64(buffer, at + SYMBOL)
+    return tape.words[RENAMING] != 0
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def tell_message(tape, row, buffer):
+    decoder = tape.decoder
     code = decoder.window[row + CODE]
     at = decoder.window[row + AT]
-    decoder.counts[code] += 1
-    decoder.stats[0].messages += 1
     tape.words[SEQUENCE] += 1
-    if LENGTHS[code] != decoder.window[row + LENGTH]:
-        if LENGTHS[code] == 0:
-            decoder.stats[0].unknown_types += 1
-        else:
-            decoder.stats[0].malformed += 1
-    elif ABOUT_ORDER[code]:
+    if not counted(decoder, row):
+        return
+    if ABOUT_ORDER[code]:
         tell_order(tape, buffer, at, code)
     else:
         tell_other(tape, buffer, at, code)
@@ -460,6 +463,7 @@ def tell_lobster_notice(tape, buffer, at, code, locate):
 @njit(cache=True, _nrt=False)
 def choose(tape, locate, symbol):
     """An instrument is told of from the moment that the directory gives it a symbol that was asked for."""
+    tape.chosen[locate] = 0
     for number in range(tape.symbols.shape[0]):
         if tape.symbols[number] == symbol:
             tape.chosen[locate] = 1

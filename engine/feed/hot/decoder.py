@@ -27,7 +27,8 @@ SIDE = ADD_ORDER["side"]
 # A buffer offset known to be positive saves the compiler a test for each byte, and lets it merge eight of them into one load.
 OFFSET_MASK = 0x7FFFFFFF
 
-LOOK_AHEAD = 6
+# Typed: it is handed to a kernel, which would be compiled once more for the literal.
+LOOK_AHEAD = np.int64(6)
 # A row of the window is a cache line: where the message is, its type, length, ref, home of its page in the table, handle.
 WINDOW_ROWS = 32
 ROW_WORDS = 8
@@ -116,3 +117,35 @@ def fetch_neighbours(decoder, number):
     after = np.int64(order.next)
     prefetch(book.orders, before if before != NONE else handle)
     prefetch(book.orders, after if after != NONE else handle)
+
+
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def fetch_ahead(decoder, turn, ahead, read):
+    """One turn of reading ahead: each step for the message that is as far from the next step's as the module's drawing says, of those
+    `read` so far. The number of the message whose turn it is to apply; below 0 there is none yet."""
+    number = turn - ahead
+    if 0 <= number < read:
+        fetch_handle(decoder, number)
+    number -= ahead
+    if 0 <= number < read:
+        fetch_order(decoder, number)
+    number -= ahead
+    if 0 <= number < read:
+        fetch_neighbours(decoder, number)
+    return number - ahead
+
+
+@njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def counted(decoder, row):
+    """Count the message in a row of the window. Whether it has the length that its type has: what does not is of no further use."""
+    code = decoder.window[row + CODE]
+    stats = decoder.stats[0]
+    decoder.counts[code] += 1
+    stats.messages += 1
+    if LENGTHS[code] == decoder.window[row + LENGTH]:
+        return True
+    if LENGTHS[code] == 0:
+        stats.unknown_types += 1
+    else:
+        stats.malformed += 1
+    return False

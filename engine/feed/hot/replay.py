@@ -10,7 +10,6 @@ from engine.feed.hot.admin import apply_admin
 from engine.feed.hot.decoder import (
     AT,
     CODE,
-    LENGTH,
     LOCATE,
     LOOK_AHEAD,
     OFFSET_MASK,
@@ -18,15 +17,13 @@ from engine.feed.hot.decoder import (
     ROW_WORDS,
     TIMESTAMP,
     WINDOW_ROWS,
-    fetch_handle,
-    fetch_neighbours,
-    fetch_order,
+    counted,
+    fetch_ahead,
     read_frame,
 )
 from engine.feed.hot.orders import apply_order
 from engine.feed.itch import (
     ABOUT_ORDER,
-    LENGTHS,
     LETTER_SHIFT,
     NO_PX_SHIFT,
     NO_SHARES_SHIFT,
@@ -85,16 +82,7 @@ def run(decoder, buffer, at, end, by_type, timed):
             else:
                 read += 1
                 at = after
-        number = turn - LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_handle(decoder, number)
-        number -= LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_order(decoder, number)
-        number -= LOOK_AHEAD
-        if 0 <= number < read:
-            fetch_neighbours(decoder, number)
-        number -= LOOK_AHEAD
+        number = fetch_ahead(decoder, turn, LOOK_AHEAD, read)
         if number >= 0:
             if number >= read:
                 return at
@@ -121,14 +109,9 @@ def note_ticks(decoder, number, by_type, ticks):
 def apply_message(decoder, number, buffer):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     code = decoder.window[row + CODE]
-    decoder.counts[code] += 1
-    decoder.stats[0].messages += 1
-    if LENGTHS[code] != decoder.window[row + LENGTH]:
-        if LENGTHS[code] == 0:
-            decoder.stats[0].unknown_types += 1
-        else:
-            decoder.stats[0].malformed += 1
-    elif ABOUT_ORDER[code]:
+    if not counted(decoder, row):
+        return
+    if ABOUT_ORDER[code]:
         apply_order(decoder, buffer, decoder.window[row + AT], code)
     else:
         apply_admin(decoder.tops, decoder.states, decoder.market, decoder.stats, buffer, decoder.window[row + AT], code)
