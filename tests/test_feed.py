@@ -24,6 +24,7 @@ from engine.feed.hot.source import READ_FAILED, UNZIPPING_FAILED
 from engine.feed.hot.state import EXPECTED, FD, SESSION_HIGH, SESSION_LOW
 from engine.feed.hot.step import step
 from engine.feed.moldudp64 import END_OF_SESSION
+from engine.feed.recovery import Recovery
 from engine.layout import (
     BOOK_CLOSED,
     BOOK_CROSSED,
@@ -173,6 +174,17 @@ def test_only_symbols_that_are_asked_for_are_published_and_books_are_kept_of_all
         assert [int(book.sides["count"][2 * locate]) for locate in (3, 4, 5)] == [1, 1, 1]
 
 
+def test_a_locate_code_that_is_another_symbols_in_the_next_session_is_published_only_where_that_is_asked_for() -> None:
+    with feed_house(symbols=["WXYZ"]) as house:
+        house.send(packet(1, [listing(3, "ABC"), listing(4, "WXYZ"), add(1, "B", 10, 1_000_000, locate=4)]), end_of_session(4))
+        messages = [listing(4, "ABC"), listing(3, "WXYZ"), *[add(ref, "S", 7, 1_000_100, locate=ref) for ref in (3, 4)]]
+        house.send(packet(1, messages[:1], session="TEST000002"))
+        ticks = house.send(packet(2, messages[1:], session="TEST000002"))
+        assert only(ticks, "instrument", "instrument") == [3]
+        assert set(only(ticks, "quote", "instrument")) == {3}
+        assert house.quote_line(3)["ask_sz"] == 7
+
+
 def test_levels_rebuild_the_depth_of_the_book() -> None:
     flow = Flow(21)
     with feed_house(publish_levels=True) as house:
@@ -272,6 +284,18 @@ def test_a_file_gives_what_itch_book_gives(tmp_path: Path, zipped: bool) -> None
         assert house.control.feed_sequence == len(messages) + 1
         assert house.counted()["ends_of_session"] == 1
         assert "malformed" not in house.counted()
+
+
+def test_nobody_is_asked_about_a_file(tmp_path: Path) -> None:
+    """Whatever is missing in it, or contradicts it, the servers of a config are another day's."""
+    path = tmp_path / "day.itch"
+    path.write_bytes(frame([listing(1, "ABC"), add(1, "B", 1, 1_000_000), itch.ORDER_DELETE.encode(**HEAD, ref=99)]))
+    recovery = Recovery(rewind=[("127.0.0.1", 9)], snapshot=("127.0.0.1", 9))
+    with feed_house(source="file", path=path, recovery=recovery) as house:
+        all_of_a_file(house)
+        assert house.turn() >= 0
+        assert house.counted()["suspects"] == 1
+        assert int(house.lines_table.records["requests"].sum()) == 0
 
 
 def all_of_a_file(house: FeedHouse) -> list[dict[str, Any]]:

@@ -14,10 +14,25 @@ from numba import config
 from engine.book.book import check_invariants
 from engine.feed import itch
 from engine.feed.glimpse import END_OF_SNAPSHOT
-from engine.feed.hot.state import EXPECTED, FRONTIER, LINE_A, LINE_B, LINE_REWIND, LINE_SNAPSHOT, TROUBLE
+from engine.feed.hot.state import (
+    EXPECTED,
+    FRONTIER,
+    LINE_A,
+    LINE_B,
+    LINE_REWIND,
+    LINE_SNAPSHOT,
+    REPLAY_NEXT,
+    SCOPE,
+    SCOPE_SUSPECTS,
+    SNAPSHOT,
+    SNAPSHOT_FD,
+    SNAPSHOT_REPLAYING,
+    SNAPSHOT_TSC,
+    TROUBLE,
+)
 from engine.feed.hot.step import step
 from engine.feed.recovery import Recovery
-from engine.layout import BOOK_CLOSED, BOOK_GAPPED, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
+from engine.layout import BOOK_CLOSED, BOOK_GAPPED, BOOK_OVERFLOW, BOOK_STALE, BOOK_SUSPECT, BOOK_VALID
 from engine.messages.hot.stamp import NOW
 from engine.wire.soupbintcp import SEQUENCED
 from tests.feed_house import MIDNIGHT_NS, FeedHouse, feed_house, only
@@ -502,6 +517,27 @@ def test_a_hole_that_is_filled_while_the_snapshot_connects_needs_none() -> None:
         assert {"snapshots", "snapshot_failures", "lost"} & at.house.counted().keys() == set()
 
 
+def test_a_hole_that_is_filled_as_its_last_snapshot_fails_is_not_gone_back_to() -> None:
+    """Behind it there is another, so that the feed is not whole either; and the two happen in one turn."""
+    with venue(snapshot=True, gap_messages_max=5, snapshot_tries=1, snapshot_timeout_ms=200) as at:
+        assert at.snapshots is not None
+        at.snapshots.pieces = 0
+        at.a(at.part(1, 50), at.part(61, 70), at.part(81, 90))
+        at.wait(100 * US)
+        at.house.sender.sendto(at.part(51, 60)[0], at.address_b)
+        at.house.turn()
+        at.house.turn()
+        assert at.house.control.feed_sequence == 71
+        at.house.clock.words[NOW] += 201 * MS
+        at.settle()
+        assert at.house.control.feed_sequence == 71
+        at.b(at.part(71, 80))
+        at.wait_until_valid()
+        at.assert_books_are(model_at(at.messages, 90))
+        assert {"lost", "duplicate_orders", "unknown_orders"} & at.house.counted().keys() == set()
+        assert at.house.counted()["messages"] == 90
+
+
 def test_a_hole_that_is_filled_while_the_books_are_being_loaded_changes_nothing() -> None:
     with venue(count=1_000, snapshot=True, gap_messages_max=5) as at:
         assert at.snapshots is not None
@@ -568,6 +604,38 @@ def test_a_snapshot_from_before_anything_was_kept_makes_no_book_anew() -> None:
             at.wait(50 * MS)
         at.wait_until_valid(2)
         at.assert_books_are(model_at(at.messages, 500))
+
+
+def test_what_did_not_fit_a_book_is_forgotten_when_it_is_made_anew() -> None:
+    with venue(snapshot=True, orders_max=8) as at:
+        assert at.snapshots is not None
+        flow = [raw for raw in at.messages if chr(raw[0]) in "SRH"]
+        adds = [
+            itch.ADD_ORDER.encode(locate=2, tracking=0, timestamp=1, ref=ref, side="B", shares=1, stock="SYM2", px=10_000)
+            for ref in range(1, 10)
+        ]
+        deletes = [itch.ORDER_DELETE.encode(locate=2, tracking=0, timestamp=1, ref=ref) for ref in range(1, 10)]
+        at.a(packet(1, flow + adds))
+        assert at.flags(2) == BOOK_OVERFLOW
+        at.snapshots.messages = flow + adds + deletes
+        # The last of them is of an order that there was no room for.
+        at.a(packet(1 + len(flow + adds), deletes))
+        at.wait_until_valid(2)
+        at.assert_books_are(BookModel())
+        assert at.house.counted()["refreshes"] == 1
+
+
+def test_what_newer_messages_took_the_place_of_is_not_applied_to_a_book_that_is_made_anew() -> None:
+    with venue(snapshot=True) as at:
+        assert at.house.stage is not None
+        at.a(at.part(1, 50))
+        words = at.house.stage.words
+        words[TROUBLE], words[SNAPSHOT], words[SCOPE], words[REPLAY_NEXT] = 1, SNAPSHOT_REPLAYING, SCOPE_SUSPECTS, 41
+        words[SNAPSHOT_TSC], words[SNAPSHOT_FD] = at.house.clock.words[NOW], -1
+        at.house.turn()
+        counted = at.house.counted()
+        assert (counted.get("snapshots_too_old"), counted.get("snapshot_failures"), counted.get("refreshes")) == (1, 1, None)
+        at.assert_books_are(model_at(at.messages, 50))
 
 
 def test_a_book_that_the_snapshot_itself_contradicts_stays_suspect() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from engine.book.book import make_book, prefault
 from engine.book.hot.book import Book
 from engine.feed.capture import chosen_lines
+from engine.feed.decoder import decoder_on
 from engine.feed.hot.capture import CAPTURE_FAILED
-from engine.feed.hot.decoder import ROW_WORDS, WINDOW_ROWS, Decoder
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE
 from engine.feed.hot.receive import LINES_MAX, RECEIVE_FAILED
 from engine.feed.hot.source import READ_FAILED, UNZIPPING_FAILED
@@ -53,7 +53,7 @@ from engine.feed.hot.state import (
 )
 from engine.feed.hot.window import empty_window
 from engine.feed.player import CapturePlayer
-from engine.feed.records import MARKET_RECORD, STATE_RECORD, TOP_RECORD, records
+from engine.feed.records import records
 from engine.feed.recovery import Address, Recovery, begin_connection
 from engine.feed.source import FILE_BUFFER_BYTES, ItchFile, Line, PacketBuffers, open_line, open_requests
 from engine.layout import CAPTURE as CAPTURE_RECORD
@@ -70,29 +70,6 @@ REASONS = {
     UNZIPPING_FAILED: "unzipping the ITCH file failed",
     CAPTURE_FAILED: "reading the capture failed",
 }
-
-
-def make_decoder(*, orders_max: int, levels_max: int, instruments_max: int, stats: np.recarray, shared: bool = False) -> Decoder:
-    """Empty books and states for instruments 0 to `instruments_max` - 1; counters go to `stats`, shape (1,) FEED_STATS.
-
-    shared: processes forked from here later see the books too.
-    """
-    return decoder_on(make_book(orders_max=orders_max, levels_max=levels_max, instruments_max=instruments_max, shared=shared), stats)
-
-
-def decoder_on(book: Book, stats: np.recarray, tops: np.recarray | None = None) -> Decoder:
-    """A decoder that keeps `book`, which is empty, with states for as many instruments. What is counted by instrument goes to `tops`,
-    TOP_RECORD, made here where it is not given."""
-    instruments_max = len(book.sides) // 2
-    return Decoder(
-        book=book,
-        tops=records(instruments_max, TOP_RECORD) if tops is None else tops[:instruments_max],
-        states=records(instruments_max, STATE_RECORD),
-        market=records(1, MARKET_RECORD),
-        stats=stats,
-        counts=np.zeros(256, np.int64),
-        window=np.zeros(WINDOW_ROWS * ROW_WORDS, np.int64),
-    )
 
 
 def make_window(messages: int) -> Window:
@@ -151,7 +128,7 @@ class FeedStage:
         """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`, and the same again at address_b on interface_b where
         there is a second line), 'file' (`path`, plain or gzip ITCH with 2-byte lengths), or 'pcap': `path` is a packet capture whose
         datagrams to address and address_b are the lines, at its own times, `speed` times as fast, or with speed 0 as fast as they are
-        taken; nothing is asked of rewind and snapshot servers then. `capture`, a table CAPTURE, counts what the file had; with `hold`
+        taken; of files nothing is asked of rewind and snapshot servers. `capture`, a table CAPTURE, counts what the file had; with `hold`
         nothing is played before control.phase leaves STARTING.
 
         lines (LINE_ROWS,) FEED_LINE and tops (instruments_max,) SYMBOL are the tables that are counted into. midnight_ns, since the
@@ -170,7 +147,7 @@ class FeedStage:
         self.words[CHECK_BOOKS] = check_books
         self.words[DRIFT_NS_MAX] = clock_drift_ms_max * 1_000_000
         self.recovery = recovery or Recovery()
-        if source == "pcap":
+        if source != "udp":
             self.recovery = replace(self.recovery, rewind=(), snapshot=None)
         lines.records["next"] = 1
         self.wanted = np.array([pack_symbol(symbol) for symbol in symbols or []], np.int64)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from engine.feed.hot.admin import EVENT, LISTED, STATE_CHANGED, apply_admin
-from engine.feed.hot.decoder import AT, CODE, LENGTH, LOCATE, OFFSET_MASK, TIMESTAMP
+from engine.feed.hot.decoder import AT, CODE, LENGTH, LOCATE, OFFSET_MASK, TIMESTAMP, counted
 from engine.feed.hot.orders import DIVERGED, NOTHING, apply_order
 from engine.feed.hot.publish import publish_change, publish_instrument, publish_print, publish_status, settle_validity
 from engine.feed.hot.state import (
@@ -20,7 +20,7 @@ from engine.feed.hot.state import (
     UNPROVEN,
 )
 from engine.feed.hot.window import is_held, put_message
-from engine.feed.itch import ABOUT_ORDER, CROSS_TRADE, LENGTHS, TRADE
+from engine.feed.itch import ABOUT_ORDER, CROSS_TRADE, TRADE
 from engine.messages.hot.stamp import wall_ns
 from engine.wire.hot.bytes import get_u16, get_u48
 
@@ -39,19 +39,13 @@ def apply_message(feed, clock, row, origin):
     decoder = feed.decoder
     at = decoder.window[row + AT]
     code = decoder.window[row + CODE]
-    stats = decoder.stats[0]
-    decoder.counts[code] += 1
-    stats.messages += 1
+    fits = counted(decoder, row)
     if feed.words[KEEP] and keep_message(feed, row, origin):
         return
-    if LENGTHS[code] != decoder.window[row + LENGTH]:
-        if LENGTHS[code] == 0:
-            stats.unknown_types += 1
-        else:
-            stats.malformed += 1
-            if ABOUT_ORDER[code] and decoder.window[row + LENGTH] >= LOCATE + 2:
-                if mark_suspect(feed, get_u16(feed.buffer, (at & OFFSET_MASK) + LOCATE)):
-                    publish_suspect(feed, clock, get_u16(feed.buffer, (at & OFFSET_MASK) + LOCATE), origin)
+    if not fits:
+        if ABOUT_ORDER[code] and decoder.window[row + LENGTH] >= LOCATE + 2:
+            if mark_suspect(feed, get_u16(feed.buffer, (at & OFFSET_MASK) + LOCATE)):
+                publish_suspect(feed, clock, get_u16(feed.buffer, (at & OFFSET_MASK) + LOCATE), origin)
     elif ABOUT_ORDER[code]:
         change = apply_order(decoder, feed.buffer, at, code)
         if change[0] == DIVERGED:
@@ -125,8 +119,9 @@ def apply_rest(feed, clock, at, code, origin):
     ts_ns = feed.words[MIDNIGHT_NS] + get_u48(feed.buffer, at + TIMESTAMP)
     if said == LISTED:
         top = decoder.tops[instrument]
-        if is_wanted(feed.wanted, np.int64(decoder.states[instrument].symbol)):
-            top.publish = 1
+        if feed.wanted.shape[0] > 0:
+            # A locate code is another symbol's in another session.
+            top.publish = 1 if is_wanted(feed.wanted, np.int64(decoder.states[instrument].symbol)) else 0
         if top.publish:
             feed.words[HIGHEST] = max(feed.words[HIGHEST], instrument)
             publish_instrument(feed, clock, instrument, origin, ts_ns)

@@ -28,13 +28,12 @@ from engine.wire.hot.syscalls import (
 )
 
 LINES_MAX = 6
-# A packet's place in the receive buffer: a jumbo frame fits; what is larger is cut, and told (packet_truncated).
+# A packet's place in the receive buffer: a jumbo frame fits; what is larger is cut, and is malformed as one that its sender cut would be.
 PACKET_BYTES = 9216
 PACKETS_MAX = 32
 # struct mmsghdr: a struct msghdr (name, its length, iov, its length, control, its length, flags) and the bytes received.
 HEADER_WORDS = 8
 HEADER_CONTROL_BYTES = 5
-HEADER_FLAGS = 6
 HEADER_RECEIVED = 7
 # Room for both notes: one of 24 bytes with a u32, one of 32 with a struct timespec.
 NOTE_WORDS = 8
@@ -45,7 +44,6 @@ NOTE_HEAD_WORDS = 2
 # Level and type of a note as one word: SOL_SOCKET (1) with SO_RXQ_OVFL (40), and with SO_TIMESTAMPNS (35).
 DROPS_NOTE = np.int64(1 | (40 << 32))
 STAMP_NOTE = np.int64(1 | (35 << 32))
-MSG_TRUNC = 0x20
 NS_PER_S = 1_000_000_000
 
 # A reason to leave the loop: the socket itself is broken.
@@ -122,12 +120,6 @@ def packet_at(line, packet):
 def packet_size(sockets, line, packet):
     """How many bytes of it are in the buffer."""
     return sockets.headers[(line * PACKETS_MAX + packet) * HEADER_WORDS + HEADER_RECEIVED] & 0xFFFFFFFF
-
-
-@njit(cache=True, forceinline=True, _nrt=False)
-def packet_truncated(sockets, line, packet):
-    """Whether it was longer than its place."""
-    return sockets.headers[(line * PACKETS_MAX + packet) * HEADER_WORDS + HEADER_FLAGS] & MSG_TRUNC != 0
 
 
 @njit(cache=True, forceinline=True, _nrt=False)

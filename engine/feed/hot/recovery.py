@@ -86,6 +86,9 @@ def recover(feed, clock):
     done = 0
     if words[CLEARING] != 0 and words[SWEEP_NEXT] == INSTRUMENTS_TOLD:
         done += clear_some(feed)
+    if words[GAP] == GAP_SNAPSHOT and not words[BLOCKED] and wrap_sub(words[EXPECTED], words[HOLE_END]) >= 0:
+        # A line filled the hole late, after all. What waits for a snapshot of it would take EXPECTED back to where the hole ended.
+        words[GAP] = GAP_NONE
     done += attend_snapshot(feed, clock, tsc)
     if words[GAP] == GAP_SNAPSHOT and words[SNAPSHOT] == SNAPSHOT_IDLE and words[SNAPSHOT_FAILURES] >= words[SNAPSHOT_TRIES]:
         words[BLOCKED] = 0

@@ -55,6 +55,11 @@ SPOILED = 2
 
 PRINTS = (TRADE.code, CROSS_TRADE.code)
 
+# What replay_kept came to.
+BEHIND = 0
+CAUGHT_UP = 1
+GONE = 2
+
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def clear_some(feed):
@@ -106,6 +111,7 @@ def clear_suspects(feed):
         left -= 1
         if top.suspect:
             top.refreshing = REFRESHING
+            top.overflow = 0
             words[LOADED_HIGHEST] = max(words[LOADED_HIGHEST], words[CLEAR_NEXT])
             gone = clear_instrument(feed.decoder.book, words[CLEAR_NEXT], left + 1)
             left -= gone
@@ -165,21 +171,24 @@ def has_kept(feed, sequence):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def replay_kept(feed, clock, tsc):
-    """Apply what was kept from REPLAY_NEXT on to the books that are made anew. Whether they are where the feed is."""
+    """Apply what was kept from REPLAY_NEXT on to the books that are made anew: CAUGHT_UP where they are where the feed is, BEHIND where
+    there is more, GONE where newer messages have taken the next one's place."""
     words = feed.words
     held = feed.window.held
     mask = feed.window.sequences.shape[0] - 1
     for _ in range(REPLAYED_PER_STEP):
         if words[REPLAY_NEXT] == words[EXPECTED]:
-            return True
+            return CAUGHT_UP
+        if not is_held(feed.window, words[REPLAY_NEXT]):
+            return GONE
         place = (words[REPLAY_NEXT] & mask) * SLOT_BYTES
         length = get_u16(held, place)
         for byte in range(length):
             feed.buffer[STAGING_AT + byte] = held[place + LENGTH_BYTES + byte]
         if not load_message(feed, clock, STAGING_AT, length, tsc):
-            return False
+            return BEHIND
         words[REPLAY_NEXT] = wrap_add(words[REPLAY_NEXT], 1)
-    return words[REPLAY_NEXT] == words[EXPECTED]
+    return CAUGHT_UP if words[REPLAY_NEXT] == words[EXPECTED] else BEHIND
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -13,7 +13,7 @@ from numba import njit
 
 from engine.feed.glimpse import END_OF_SNAPSHOT
 from engine.feed.hot.mold import become_gapped
-from engine.feed.hot.refresh import abandon_refresh, finish_refresh, has_kept, load_message, replay_kept
+from engine.feed.hot.refresh import CAUGHT_UP, GONE, abandon_refresh, finish_refresh, has_kept, load_message, replay_kept
 from engine.feed.hot.state import (
     BLOCKED,
     CLEAR_BOOKS,
@@ -143,9 +143,14 @@ def go_on(feed, clock, tsc):
         return clear_for_snapshot(feed)
     if state == SNAPSHOT_JOINING:
         return join_feed(feed, clock, tsc)
-    if state == SNAPSHOT_REPLAYING and replay_kept(feed, clock, tsc):
-        succeed(feed, clock, tsc)
-    return 1 if state == SNAPSHOT_REPLAYING else 0
+    if state == SNAPSHOT_REPLAYING:
+        came_to = replay_kept(feed, clock, tsc)
+        if came_to == CAUGHT_UP:
+            succeed(feed, clock, tsc)
+        elif came_to == GONE:
+            refuse_as_too_old(feed, clock, tsc)
+        return 1
+    return 0
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -207,6 +212,13 @@ def fail_snapshot(feed, clock, tsc):
     abandon_refresh(feed)
     if words[SCOPE] == SCOPE_ALL and words[GAP] != GAP_SNAPSHOT:
         words[BLOCKED] = 0
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def refuse_as_too_old(feed, clock, tsc):
+    """What follows the snapshot's number is no longer all in the window."""
+    feed.decoder.stats[0].snapshots_too_old += 1
+    fail_snapshot(feed, clock, tsc)
 
 
 @njit(cache=True, _nrt=False)
@@ -402,8 +414,7 @@ def join_feed(feed, clock, tsc):
         return 0
     ahead = wrap_sub(sequence, words[EXPECTED])
     if wrap_sub(words[FRONTIER], sequence) > feed.window.sequences.shape[0] or (ahead < 0 and not has_kept(feed, sequence)):
-        feed.decoder.stats[0].snapshots_too_old += 1
-        fail_snapshot(feed, clock, tsc)
+        refuse_as_too_old(feed, clock, tsc)
         return 1
     if ahead > 0:
         feed.decoder.stats[0].lost += ahead

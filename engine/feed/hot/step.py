@@ -19,9 +19,7 @@ from engine.feed.hot.decoder import (
     LOOK_AHEAD,
     ROW_WORDS,
     WINDOW_ROWS,
-    fetch_handle,
-    fetch_neighbours,
-    fetch_order,
+    fetch_ahead,
     read_frame,
 )
 from engine.feed.hot.lines import take_back
@@ -148,17 +146,7 @@ def walk(feed, clock):
             else:
                 read += 1
                 at = after
-        if ahead > 0:
-            number = turn - ahead
-            if 0 <= number < read:
-                fetch_handle(decoder, number)
-            number -= ahead
-            if 0 <= number < read:
-                fetch_order(decoder, number)
-            number -= ahead
-            if 0 <= number < read:
-                fetch_neighbours(decoder, number)
-        number = turn - 4 * ahead
+        number = fetch_ahead(decoder, turn, ahead, read) if ahead > 0 else turn
         if number >= 0:
             if number >= read:
                 break
