@@ -95,7 +95,6 @@ IDLE_SLEEP: int = lib.TP_IDLE_SLEEP
 
 # Any instrument index fits the u16 of a record: boards and tables by instrument have this many lines.
 INSTRUMENTS_MAX = 65_536
-EMPTY_SYMBOL = int.from_bytes(b"        ", "little")
 
 
 def pack_symbol(text: str) -> int:

@@ -28,10 +28,11 @@ import numpy as np
 from itch_book._core import Session
 
 from engine.book.hot.book import best_level
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import INTERRUPTED, TICKS, TIMED, decode_only, look_ticks, replay, replay_timed, walk_frames
+from engine.feed.pcap import GZIP_MAGIC
 from engine.feed.records import records
-from engine.feed.stage import make_decoder
 from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, SELL
 from engine.runtime.clock import calibrate
 from perf.itch_day import make_day
@@ -114,7 +115,7 @@ def loaded(path: Path | None, copies: int | None) -> Input:
     """A file, and copies of it where it is short or they are asked for. ValueError where it holds no ITCH messages."""
     assert path is not None
     raw = path.read_bytes()
-    day = np.frombuffer(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw, np.uint8)
+    day = np.frombuffer(gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw, np.uint8)
     messages = walk(day)
     if messages == 0:
         raise ValueError(f"file={path}: no whole message: expected ITCH 5.0 with 2-byte lengths")

@@ -36,12 +36,13 @@ import click
 import numpy as np
 
 from engine.book.book import make_book
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import replay
 from engine.feed.moldudp64 import HEADER_BYTES, LENGTH_BYTES, PACKET_BYTES_MAX
 from engine.feed.records import records
 from engine.feed.source import open_line
-from engine.feed.stage import FeedStage, make_decoder
+from engine.feed.stage import FeedStage
 from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, QUOTE, SELL
 from engine.runtime.clock import Calibration, calibrate
 from engine.runtime.config import DEFAULT_PATH, load

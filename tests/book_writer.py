@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from engine.feed import itch
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import replay
 from engine.feed.records import records
-from engine.feed.stage import make_decoder
 from engine.layout import FEED_STATS
 from engine.wire.table import Value
 from tests.book_answers import Orders

@@ -22,7 +22,6 @@ from engine.book.hot.book import (
     worse_level,
 )
 from engine.book.hot.check import (
-    BOOK_CROSSES,
     LEVEL_MISPLACED,
     LEVELS_UNSORTED,
     LINKS_BROKEN,
@@ -33,7 +32,6 @@ from engine.book.hot.check import (
     VECTOR_OUTSIDE,
     WHOLE,
     check_book,
-    check_crossing,
     check_instrument,
 )
 from engine.book.hot.clear import clear_book, clear_instrument
@@ -202,19 +200,11 @@ def test_what_is_counted_must_be_there(word: int, change: int) -> None:
     assert check_book(book) == (TOTAL_WRONG, -1)
 
 
-def test_a_crossed_book_is_whole_and_crosses() -> None:
+def test_a_crossed_book_is_whole() -> None:
     book = make_book(orders_max=8, levels_max=8, instruments_max=2)
-    assert check_crossing(book, 1) == WHOLE
     add_order(book, 1, 1, BUY, 100, 5)
-    assert check_crossing(book, 1) == WHOLE
-    add_order(book, 2, 1, SELL, 101, 5)
-    assert check_crossing(book, 1) == WHOLE
-    for px in (100, 99):
-        handle = add_order(book, 3, 1, SELL, px, 5)
-        assert check_crossing(book, 1) == BOOK_CROSSES
-        assert check_instrument(book, 1) == WHOLE
-        reduce_order(book, handle, 5)
-    assert check_crossing(book, 1) == WHOLE
+    add_order(book, 3, 1, SELL, 99, 5)
+    assert check_instrument(book, 1) == WHOLE
 
 
 @pytest.mark.parametrize("most", [1, 7, 1_000])

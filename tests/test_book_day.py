@@ -22,10 +22,10 @@ from engine.book.book import book_bytes, check_invariants
 from engine.book.hot.book import ORDERS_LIVE, worse_level
 from engine.book.hot.clear import clear_book
 from engine.feed.capture import Capture, mold_packet
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.replay import replay
 from engine.feed.records import records
-from engine.feed.stage import make_decoder
 from engine.layout import BUY, FEED_STATS, SELL
 from perf.itch_day import make_day
 from perf.itch_grow import frame_starts

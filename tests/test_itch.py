@@ -20,11 +20,11 @@ from itch_book._core import Session
 from engine.book.book import check_invariants
 from engine.book.hot.book import ORDERS_LIVE, best_level, find_order, tell_flags, told_flags, worse_level
 from engine.feed import itch
+from engine.feed.decoder import make_decoder
 from engine.feed.hot.decoder import Decoder
 from engine.feed.hot.orders import CHANGED, DIVERGED, NOTHING, OVERFLOWED, apply_order
 from engine.feed.hot.replay import INTERRUPTED_TICKS, decode_only, look_ticks, replay, replay_timed, walk_frames
 from engine.feed.records import records
-from engine.feed.stage import make_decoder
 from engine.layout import BOOK_VALID, BUY, FEED_STATS, SELL, pack_symbol
 from engine.wire.table import Message, Value
 from tests.itch_flow import Flow, frame, random_message, unframe

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from engine.feed.moldudp64 import LENGTH_BYTES
+from engine.feed.pcap import GZIP_MAGIC, PCAP_MAGICS, PCAPNG_MAGIC, ZSTD_MAGIC
 
 unzipping: Any
 try:
@@ -25,7 +26,6 @@ try:
 except ImportError:  # pragma: no cover - a platform for which there is no wheel
     unzipping = zlib
 
-GZIP_MAGIC = b"\x1f\x8b"
 # To zlib: a gzip header is expected, and its checksum tested.
 GZIP_WINDOW = 31
 ZIPPED_BYTES = 1 << 18
@@ -37,13 +37,9 @@ PIECE_BYTES = 2 << 20
 HEAD_BYTES = LENGTH_BYTES + 0xFFFF
 # Of the kinds of file that are taken for ITCH by mistake, what each begins with, and what to do with it.
 MISTAKEN = {
-    b"\xd4\xc3\xb2\xa1": "a packet capture: see `tickpath capture` and `tickpath run --feed`",
-    b"\xa1\xb2\xc3\xd4": "a packet capture: see `tickpath capture` and `tickpath run --feed`",
-    b"\x4d\x3c\xb2\xa1": "a packet capture: see `tickpath capture` and `tickpath run --feed`",
-    b"\xa1\xb2\x3c\x4d": "a packet capture: see `tickpath capture` and `tickpath run --feed`",
-    b"\x0a\x0d\x0d\x0a": "a packet capture: see `tickpath capture` and `tickpath run --feed`",
+    **dict.fromkeys((*PCAP_MAGICS, PCAPNG_MAGIC), "a packet capture: see `tickpath capture` and `tickpath run --feed`"),
     b"PK\x03\x04": "a zip archive: give `unzip -p FILE | tickpath book -`",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: give `zstd -dc FILE | tickpath book -`",
+    ZSTD_MAGIC: "compressed with zstd: give `zstd -dc FILE | tickpath book -`",
     b"BZh": "compressed with bzip2: give `bzip2 -dc FILE | tickpath book -`",
     b"\xfd7zXZ": "compressed with xz: give `xz -dc FILE | tickpath book -`",
     b"PAR1": "a Parquet file",
@@ -171,7 +167,7 @@ def _open(path: str) -> IO[bytes]:
         if sys.stdin.isatty():
             raise ValueError("standard input is a terminal: pipe an ITCH file into it, as in `zcat FILE.gz | tickpath book -`")
         # An object of our own: the thread may be reading it when the interpreter ends, which takes sys.stdin with it.
-        return open(0, "rb", closefd=False)  # noqa: SIM115
+        return open(0, "rb", closefd=False)
     if Path(path).is_dir():
         raise ValueError(f"{path}: it is a directory, expected an ITCH file")
     file = Path(path).open("rb")  # noqa: SIM115

@@ -43,7 +43,6 @@ class Recorded:
     packets: int = 0
     bytes: int = 0
     drops: int = 0
-    cut: int = 0
 
 
 @dataclass
@@ -232,7 +231,7 @@ class Recorder:
         ts_ns = 0
         for taken in range(BATCH):
             try:
-                payload, notes, flags, sender = line.socket.recvmsg(DATAGRAM_BYTES, NOTES_BYTES)
+                payload, notes, _, sender = line.socket.recvmsg(DATAGRAM_BYTES, NOTES_BYTES)
             except BlockingIOError:
                 return taken, ts_ns
             ts_ns = 0
@@ -245,7 +244,6 @@ class Recorder:
             if not ts_ns:
                 self.result.unstamped += 1
                 ts_ns = time.time_ns()
-            recorded.cut += bool(flags & socket.MSG_TRUNC)
             host, port = sender
             self._held.append((ts_ns, number, address_of(f"{host}:{port}"), payload))
         return BATCH, ts_ns

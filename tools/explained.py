@@ -15,29 +15,39 @@ def explained(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from engine.runtime.clock import ClockError
-        from engine.runtime.latch import Killed
-        from engine.strategy.errors import StrategyError
-        from shm.segment import SegmentError
-
         try:
             return command(*args, **kwargs)
-        except (SegmentError, ClockError) as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_FAILED)
-        except Killed as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_NO)
-        except OSError as error:
-            click.echo(
-                f"tickpath: {error.filename}: {error.strerror}" if error.filename else f"tickpath: {error.strerror or error}", err=True
-            )
-            sys.exit(EXIT_MISUSE)
-        except (StrategyError, ValueError) as error:
-            click.echo(f"tickpath: {error}", err=True)
-            sys.exit(EXIT_MISUSE)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            found = _explanation(error)
+            if found is None:
+                raise
+            code, sentence = found
+            click.echo(f"tickpath: {sentence}", err=True)
+            sys.exit(code)
 
     return wrapped
+
+
+def _explanation(error: Exception) -> tuple[int, str] | None:
+    """The exit code and sentence of an error that is no bug of ours. Its classes are loaded here and not before a command that needs
+    none of them: with them comes numba."""
+    from engine.runtime.clock import ClockError
+    from engine.runtime.latch import Killed
+    from engine.strategy.errors import StrategyError
+    from shm.segment import SegmentError
+
+    match error:
+        case SegmentError() | ClockError():
+            return EXIT_FAILED, str(error)
+        case Killed():
+            return EXIT_NO, str(error)
+        case OSError():
+            return EXIT_MISUSE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        case StrategyError() | ValueError():
+            return EXIT_MISUSE, str(error)
+    return None
 
 
 def print_json(value: dict[str, Any]) -> None:

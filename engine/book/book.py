@@ -22,7 +22,6 @@ from engine.book.hot.book import (
     find_entry,
 )
 from engine.book.hot.check import (
-    BOOK_CROSSES,
     LEVEL_MISPLACED,
     LEVELS_UNSORTED,
     LINKS_BROKEN,
@@ -45,7 +44,6 @@ FAULTS = {
     LINKS_BROKEN: "the orders of a level are not linked from its first to its last",
     SUM_WRONG: "the quantity of a level is not the sum of its orders",
     ORDER_UNFINDABLE: "an order is not found by its ref",
-    BOOK_CROSSES: "the best bid is not below the best offer",
     TOTAL_WRONG: "levels, orders or pages are not as many as are counted",
 }
 

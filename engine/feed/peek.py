@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from engine.feed import itch
-from engine.feed.source import GZIP_MAGIC
+from engine.feed.pcap import GZIP_MAGIC
 
 MESSAGES_CHECKED = 8
 WANTED = "expected NASDAQ ITCH 5.0 messages, each after its two-byte length"

@@ -25,6 +25,7 @@ from engine.feed.hot.receive import (
     Sockets,
 )
 from engine.feed.hot.state import UNZIP_FAILED
+from engine.feed.pcap import GZIP_MAGIC
 from engine.wire.credentials import undumped
 
 # Not in the socket module of Python 3.11.
@@ -43,7 +44,6 @@ MEMINFO_BYTES = 36
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
 FILE_BUFFER_BYTES = 4 << 20
-GZIP_MAGIC = b"\x1f\x8b"
 UNZIP_BYTES = 1 << 18
 
 

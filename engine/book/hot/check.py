@@ -16,7 +16,6 @@ from engine.book.hot.book import (
     PAGE_REFS,
     PAGE_SHIFT,
     PAGES_LIVE,
-    best_level,
     find_entry,
     price_key,
     side_row,
@@ -32,8 +31,7 @@ ORDER_STRAY = 4
 LINKS_BROKEN = 5
 SUM_WRONG = 6
 ORDER_UNFINDABLE = 7
-BOOK_CROSSES = 8
-TOTAL_WRONG = 9
+TOTAL_WRONG = 8
 
 
 @njit(cache=True, _nrt=False)
@@ -43,16 +41,6 @@ def check_instrument(book, instrument):
         found = check_side(book, instrument, side)[0]
         if found != WHOLE:
             return found
-    return WHOLE
-
-
-@njit(cache=True, _nrt=False)
-def check_crossing(book, instrument):
-    """WHOLE, or BOOK_CROSSES where the best bid is not below the best offer: no market, while the venue trades."""
-    bid = best_level(book, instrument, BUY)
-    ask = best_level(book, instrument, SELL)
-    if bid >= 0 and ask >= 0 and book.levels[bid].px >= book.levels[ask].px:
-        return BOOK_CROSSES
     return WHOLE
 
 
