@@ -26,6 +26,7 @@ import numpy as np
 from engine.gateway.hot.state import STATE, UP
 from engine.gateway.hot.take import HOP_SEND
 from engine.gateway.ouch.hot.encode import OUTBOX_ORDERS, WIRE_BYTES
+from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
     BOOK_VALID,
@@ -126,7 +127,7 @@ class Gate:
             self._set("quotes", line, flags=BOOK_VALID, bid_px=bid, ask_px=ask, bid_sz=1, ask_sz=1, origin_tsc=lib.tp_rdtsc())
             self._set("positions", line, position=100, fills=1, cash=-100 * PX)
         checked = Limits(**limits)
-        write(self.boards["rules"], Rules(checked, symbols=SYMBOLS))
+        write(self.boards["rules"], Rules(checked, symbols=SYMBOLS, venue_qty_max=QUANTITY_MAX))
         self.risk = make_risk(checked, symbols, **self.boards, control=control, facts=facts, orders_max=OPEN_ORDERS)
         self.clock = calibrate().clock()
         self.orders = orders_that_pass()

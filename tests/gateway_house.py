@@ -212,7 +212,7 @@ class House:
         self.venue = Venue()
         self.prepare_boards()
         self.limits = Limits(**LIMITS | (limits or {}))
-        write_rules(self.rules, Rules(self.limits, symbols=2))
+        write_rules(self.rules, Rules(self.limits, symbols=2, venue_qty_max=ouch.QUANTITY_MAX))
         self.stage = self.gateway(limits=self.limits, **options)
         self.venue.accept()
         self.into = self.orders.producer(ORDER).end
@@ -313,7 +313,7 @@ class House:
             totals["gross_qty"] += max(long, short)
             totals["pnl"] += int(held.cash) + int(held.position) * int(line.mark)
         assert totals == {name: int(self.facts[name]) for name in totals}
-        assert int(self.facts.executions) == int(self.stats.executed)
+        assert int(self.facts.executions) == int(self.stats.executed) - int(self.stats.broken)
         listed = {place: own for place, own in enumerate(risk.own) if own.linked}
         assert sorted(listed) == [place for place, entry in enumerate(table) if FREE < entry.state < ENDED]
         for place, own in listed.items():

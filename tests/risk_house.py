@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.layout import (
     BOOK_VALID,
     BUY,
@@ -122,7 +123,7 @@ class Desk:
         self.clock = simulated_clock(NOW_NS)
         self.boards = boards
         boards.reset()
-        self.rules = Rules(Limits(**GOOD | limits), symbols=2)
+        self.rules = Rules(Limits(**GOOD | limits), symbols=2, venue_qty_max=QUANTITY_MAX)
         write(boards.rules, self.rules)
         self.risk = make_risk(
             self.rules.limits, ["AAPL", "NVDA"], quotes=boards.quotes, instruments=boards.instruments, positions=boards.positions,

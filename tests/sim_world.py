@@ -21,6 +21,7 @@ from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.hot import step as gateway_step
 from engine.gateway.hot.state import FD
+from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
     CONTROL,
@@ -220,7 +221,7 @@ class World:
     # What people do.
 
     def enforce(self) -> None:
-        write_rules(self.rules_board, Rules(self.limits, symbols=len(SYMBOLS), state=STATES[self.state]))
+        write_rules(self.rules_board, Rules(self.limits, symbols=len(SYMBOLS), venue_qty_max=QUANTITY_MAX, state=STATES[self.state]))
 
     def change_limits(self, change: dict[str, Any]) -> None:
         self.given |= change

@@ -78,10 +78,10 @@ def test_executions_make_the_profit_and_a_broken_one_takes_it_back(house: House)
     order = house.live(side=BUY, px=PX + 100)
     house.venue.say(ouch.EXECUTED, user_ref=order, quantity=60, px=PX + 50, match=7)
     house.settle()
-    assert (house.facts.pnl, house.facts.gross) == (-60 * 50, 100 * PX)
+    assert (house.facts.pnl, house.facts.gross, house.facts.executions) == (-60 * 50, 100 * PX, 1)
     house.venue.say(ouch.BROKEN, user_ref=order, match=7)
     house.settle()
-    assert (house.facts.pnl, house.facts.gross) == (0, 40 * PX)
+    assert (house.facts.pnl, house.facts.gross, house.facts.executions) == (0, 40 * PX, 0)
 
 
 def test_losses_in_a_row_are_counted_from_executions(houses) -> None:
@@ -112,11 +112,11 @@ def test_the_watch_of_idle_turns_finds_a_loss(houses) -> None:
 
 def test_rules_change_between_two_orders_and_cancels_pass_a_halt(house: House) -> None:
     order = house.live(px=PX - 100)
-    write_rules(house.rules, replace(Rules(house.limits, symbols=2), state=RISK_HALTED))
+    write_rules(house.rules, replace(Rules(house.limits, symbols=2, venue_qty_max=ouch.QUANTITY_MAX), state=RISK_HALTED))
     house.new()
     house.cancel(order)
     assert [kind for kind, _ in house.settle()] == ["cancel order"]
     assert brief(house.told(), "reason") == [("rejected", risk.REASON_HALTED_BY_RISK)]
-    write_rules(house.rules, Rules(house.limits, symbols=2))
+    write_rules(house.rules, Rules(house.limits, symbols=2, venue_qty_max=ouch.QUANTITY_MAX))
     house.new()
     assert [kind for kind, _ in house.settle()] == ["enter order"]

@@ -45,7 +45,8 @@ from engine.risk.hot.state import BUCKET_MAX, FILLED_NS, LEVEL, LIMITS_AT, PX_MA
 from engine.risk.limits import Limits, can_be_off
 from engine.risk.make import verdicts
 from engine.risk.sentences import SENTENCES
-from engine.risk.words import limit_words
+from engine.risk.words import NUMBERINGS, limit_words
+from engine.runtime.config import DEFAULT_PATH, load
 from tests.risk_house import BOARD_LINES, GOOD, KNOWN, NOW_NS, OTHER, UNNAMED, Boards, Desk
 
 
@@ -486,8 +487,24 @@ def test_money_that_does_not_fit_its_unit_is_refused() -> None:
         words_of(Limits(**GOOD | {"order_notional_max": 1e12}), px_decimals=8)
     with pytest.raises(ValueError, match=r"order_notional_max=0\.0001"):
         words_of(Limits(**GOOD | {"order_notional_max": 0.0001}), px_decimals=0)
-    with pytest.raises(ValueError, match=r"gross_exposure_max=1000000000000\.0: with px_decimals=4 expected 1 to 3602879701896 "):
+    with pytest.raises(ValueError, match=r"gross_exposure_max=1000000000000\.0: with px_decimals=4 expected 1 to 900719925473 "):
         words_of(Limits(**GOOD | {"gross_exposure_max": 1e12}), symbols=10_000)
+
+
+def test_the_shipped_limits_hold_for_many_symbols() -> None:
+    words = words_of(load(DEFAULT_PATH).risk, symbols=5_000)
+    assert words[state.NOTIONAL_SESSION_MAX] == 10**15
+
+
+def test_a_limit_on_a_sum_can_be_passed_by_one_symbol_alone() -> None:
+    """What one symbol comes to is counted up to VALUE_SAFE, and all of them under all their numbers add up within TOTAL_SAFE."""
+    for symbols in (1, 2, 500):
+        safe = int(words_of(Limits(**GOOD), symbols=symbols)[state.VALUE_SAFE])
+        assert symbols * NUMBERINGS * safe <= state.TOTAL_SAFE
+        words = words_of(Limits(**GOOD | {"gross_exposure_max": safe // 10_000}), symbols=symbols)
+        assert 0 < words[state.GROSS_EXPOSURE_MAX] < safe
+        with pytest.raises(ValueError, match="gross_exposure_max=1: with px_decimals=0 expected 1 to 0 "):
+            words_of(Limits(**GOOD | {"gross_exposure_max": 1}), px_decimals=0, symbols=state.TOTAL_SAFE // NUMBERINGS)
 
 
 def test_money_is_rounded_to_the_stricter_side() -> None:

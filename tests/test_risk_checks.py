@@ -218,12 +218,12 @@ def test_exposure_follows_the_mark(boards: Boards) -> None:
 
 @pytest.mark.statement(3)
 def test_amounts_that_do_not_fit_are_beyond_every_limit(boards: Boards) -> None:
-    desk = Desk(boards, **CALM | {"position_max": 10**12, "gross_exposure_max": 1e12, "order_qty_max": 10**9, "order_notional_max": 1e12})
+    desk = Desk(boards, **CALM | {"position_max": 10**12, "gross_exposure_max": 4e11, "order_qty_max": 10**9, "order_notional_max": 1e12})
     desk.put(replace(desk.rules, venue_qty_max=10**9))
     boards.quote(bid_px=(1 << 40) - 2, ask_px=1 << 40)
-    assert desk.judge(qty=9_000, px=1 << 40) == PASSED
+    assert desk.judge(qty=3_000, px=1 << 40) == PASSED
     desk.open(KNOWN, BUY, 10**11)
-    assert desk.judge(qty=9_000, px=1 << 40) == hot.REASON_GROSS_EXPOSURE
+    assert desk.judge(qty=3_000, px=1 << 40) == hot.REASON_GROSS_EXPOSURE
 
 
 # Losses.
@@ -572,6 +572,39 @@ def test_a_strategy_that_fires_too_often_is_out_until_it_is_enabled(boards: Boar
     desk.put(replace(desk.rules, enabled={0: 2, 2: 1}))
     assert desk.judge() == PASSED
     assert [int(desk.facts.fired[strategy]) for strategy in (0, 1, 2)] == [5, 0, 1]
+
+
+def test_a_window_that_is_made_shorter_does_not_hold_what_the_longer_one_noted(boards: Boards) -> None:
+    long: dict[str, Any] = {"strategy_orders_max": 2, "duplicates_max": 2, "notional_window_max": 20_000.0, "collar_window_bps": 1.0}
+    hours = {"strategy_window_ms": 36e5, "duplicates_window_ms": 36e5, "notional_window_ms": 36e5, "collar_window_ms": 36e5}
+    seconds = dict.fromkeys(hours, 1_000.0)
+    desk = Desk(boards, **CALM | long | hours)
+    assert [desk.judge(), desk.judge()] == [PASSED] * 2
+    desk.put(limits_with(desk, **seconds))
+    # It is not disabled by a measure that was not its own when it fired; what else holds, holds for as long as the new windows say.
+    assert desk.judge(px=PX - 1) == hot.REASON_NOTIONAL_WINDOW
+    desk.put(limits_with(desk, notional_window_max="off"))
+    assert desk.judge() == hot.REASON_DUPLICATE
+    assert desk.after(1_000 * MS).judge() == PASSED
+    boards.quote(origin_tsc=int(desk.clock.words[NOW]), bid_px=PX + 9_900, ask_px=PX + 10_100)
+    assert desk.judge(px=PX + 10_000) == hot.REASON_COLLAR_WINDOW
+    desk.put(limits_with(desk, notional_window_max=20_000.0))
+    for _ in range(3):
+        desk.after(500 * MS).watch()
+    assert [desk.judge(qty=99, px=PX + 10_000) for _ in range(2)] == [PASSED] * 2
+    assert desk.judge(qty=98, px=PX + 10_000) == hot.REASON_NOTIONAL_WINDOW
+
+
+def test_a_burst_after_a_quiet_time_and_what_follows_it(boards: Boards) -> None:
+    """So many at once, and then the window's pace: within one window twice as many less one, which is what the config's manual says."""
+    desk = Desk(boards, **CALM | {"strategy_orders_max": 4, "strategy_window_ms": 100.0})
+    passed = sum(desk.judge() == PASSED for _ in range(4))
+    for _ in range(3):
+        desk.after(25 * MS)
+        passed += desk.judge() == PASSED
+    assert passed == 2 * 4 - 1
+    desk.after(25 * MS - 1)
+    assert desk.judge() == hot.REASON_STRATEGY_FIRES
 
 
 def test_a_limit_changed_while_it_runs_is_judged_by_with_the_next_order(boards: Boards) -> None:

@@ -89,6 +89,22 @@ def test_a_limit_is_changed_by_a_named_person_with_a_reason_and_logged(shared: I
     assert "configured 1000; Ada" in shown
 
 
+def test_config_goes_back_to_what_the_config_says_now(shared: Instance) -> None:
+    """Not to what it said when the limit was changed; and a change that says the same as the new config is none any more."""
+    begin(shared)
+    with Gate(shared):
+        tickpath(shared, "set", "order_qty_max", "400", *PERSON)
+        tickpath(shared, "set", "position_max", "100", *PERSON)
+    begin(shared, order_qty_max=900, position_max=100)
+    assert standing.load(shared.name).limits.keys() == {"order_qty_max"}
+    assert in_force(shared).limits.order_qty_max == 400
+    with Gate(shared):
+        done = tickpath(shared, "set", "order_qty_max", "config", *PERSON)
+    assert done.output == "order_qty_max: 400 -> 900; the gate judges by it\n"
+    assert in_force(shared).limits.order_qty_max == 900
+    assert standing.load(shared.name).limits == {}
+
+
 @pytest.mark.statement(17)
 @pytest.mark.parametrize("missing", ["--by", "--reason"])
 def test_nobody_changes_a_limit_without_a_name_and_a_reason(shared: Instance, missing: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from numba import config
 
 from engine.gateway.hot.state import FD
+from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.risk.limits import Limits
 from engine.risk.rules import Rules
 from engine.risk.rules import write as write_rules
@@ -112,7 +113,7 @@ def forget_the_kill(run: Run) -> None:
 def loosen(run: Run) -> None:
     """The gate judges by other limits than those in force."""
     run.world.limits = Limits(**run.world.given | {"position_max": 200})
-    write_rules(run.world.rules_board, Rules(Limits(**run.world.given), symbols=2))
+    write_rules(run.world.rules_board, Rules(Limits(**run.world.given), symbols=2, venue_qty_max=QUANTITY_MAX))
 
 
 def lose_a_message(run: Run) -> None:

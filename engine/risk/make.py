@@ -22,10 +22,8 @@ from engine.risk.hot.state import (
 )
 from engine.risk.limits import OFF_WORD, Limits
 from engine.risk.sentences import SENTENCES
+from engine.risk.words import NUMBERINGS
 from shm.table import Board, Table
-
-# Instruments that may come to have a line: each symbol, and again where a new session of the venue numbers them anew.
-NUMBERINGS = 4
 
 SETS_LEAST, SETS_MOST = 1 << 8, 1 << 16
 

@@ -1,6 +1,6 @@
 """The rules record: limits, state, restrictions and who may fire, as one line that a command writes and the gate reads."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -24,8 +24,8 @@ class Rules:
 
     limits: Limits
     symbols: int
+    venue_qty_max: int
     px_decimals: int = 4
-    venue_qty_max: int = 999_999
     state: int = RISK_ACTIVE
     trip_cleared: int = 0
     enabled: dict[int, int] = field(default_factory=lambda: {0: ENABLED})
@@ -74,7 +74,3 @@ def read(board: Board) -> Rules | None:
         trip_cleared=int(line["trip_cleared"]),
         enabled={strategy: int(number) for strategy, number in enumerate(line["enabled"]) if number != UNKNOWN},
     )
-
-
-def changed(rules: Rules, **fields: Any) -> Rules:
-    return replace(rules, **fields)

@@ -11,15 +11,20 @@ from engine.risk.hot import state
 from engine.risk.hot.state import COLLAR_UNITS, LIMIT_WORDS, LIMITS_AT, OFF, PIECES, SWINGS, TOKEN, TOTAL_SAFE
 from engine.risk.limits import OFF_WORD, Limits
 
+# Instruments that may come to have a line: each symbol, and again where a new session of the venue numbers them anew.
+NUMBERINGS = 4
+
 assert RISK_RULES["limits"].shape[0] >= LIMIT_WORDS
 
 
 def limit_words(limits: Limits, *, px_decimals: int, venue_qty_max: int, symbols: int) -> np.ndarray:
     """Shape (LIMIT_WORDS,) int64, by place less LIMITS_AT. ValueError where a limit is 0 or too large in its smallest unit.
 
-    symbols is how many may be traded: the amounts of all of them must add up within 2^55 price units.
+    symbols is how many may be traded. What is held of each is counted up to value_safe, so that the sum over all of them, under every
+    number that a feed has given them (NUMBERINGS), stays within TOTAL_SAFE. A limit on such a sum is below value_safe: one symbol alone
+    must be able to pass it. What orders send is one sum for all.
     """
-    value_safe = TOTAL_SAFE // max(symbols, 1)
+    value_safe = TOTAL_SAFE // (NUMBERINGS * max(symbols, 1))
     words = np.full(LIMIT_WORDS, 0, np.int64)
 
     def put(place: int, value: int) -> None:
@@ -27,7 +32,7 @@ def limit_words(limits: Limits, *, px_decimals: int, venue_qty_max: int, symbols
         words[place - LIMITS_AT] = value
 
     def money(name: str) -> int:
-        return money_word(limits, name, px_decimals, value_safe)
+        return money_word(limits, name, px_decimals, TOTAL_SAFE if "notional" in name else value_safe - 1)
 
     put(state.QTY_MIN, count(limits.order_qty_min))
     put(state.QTY_MAX, limits.order_qty_max)
@@ -101,7 +106,8 @@ def piece_ns(value_ms: float, pieces: int) -> int:
 
 
 def put_shares(put: Any, most: Any, window_ms: float, share: int, whole: int) -> None:
-    """At most so many at once, and one more for each share of the window that passes."""
+    """At most so many at once, and one more for each share of the window that passes: over time no more than `most` in each window. What
+    follows a quiet time is both, up to 2 x most - 1 within one window."""
     if most == OFF_WORD:
         put(share, OFF)
         put(whole, OFF)

@@ -27,11 +27,12 @@ def establish(shared: Instance, config: Config) -> list[str]:
     The shared memory is there before what is kept is read: a command that comes in between finds the one or is found in the other.
     """
     held = standing.load(shared.name)
-    if any(made.until_s <= time.time() for made in held.overrides.values()):
+    if held.limits or held.overrides:
         with standing.alone(shared.name):
             held = standing.load(shared.name)
-            standing.end_overrides(shared.name, held, lambda made: made.until_s <= time.time())
-            standing.save(shared.name, held)
+            ended = standing.end_overrides(shared.name, held, lambda made: made.until_s <= time.time())
+            if standing.configure(held, config.risk) or ended:
+                standing.save(shared.name, held)
     begun, notes = standing.rules_at_start(held, config.risk, len(config.strategy.symbols))
     rules.write(shared.rules, begun)
     return notes

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.risk.limits import Limits, to_dict
 from engine.risk.rules import DISABLED, ENABLED, STATES, Rules
 from engine.runtime import latch
@@ -195,6 +196,20 @@ def _locked(fd: int) -> bool:
     return True
 
 
+def configure(standing: Standing, config: Limits) -> bool:
+    """Measure the changes of limits against the config as it is now, which may be another than when they were made: that is what
+    "config" goes back to. One that says the same, or of a limit that there is no more, is none. Whether anything of it is new."""
+    configured = to_dict(config)
+    kept = {
+        name: msgspec.structs.replace(made, before=configured[name])
+        for name, made in standing.limits.items()
+        if name in configured and made.value != configured[name]
+    }
+    is_new = kept != standing.limits
+    standing.limits = kept
+    return is_new
+
+
 def rules_at_start(standing: Standing, config: Limits, symbols: int) -> tuple[Rules, list[str]]:
     """What a start puts into force, and a sentence for each thing that differs from the config. ValueError where it cannot hold."""
     configured = to_dict(config)
@@ -203,7 +218,7 @@ def rules_at_start(standing: Standing, config: Limits, symbols: int) -> tuple[Ru
     values = {name: made.value for name, made in (known | above).items()}
     limits = msgspec.convert(configured | values, Limits)
     enabled = {0: ENABLED} | dict.fromkeys(standing.disabled, DISABLED)
-    rules = Rules(limits, symbols=symbols, state=STATES[standing.state_now], enabled=enabled)
+    rules = Rules(limits, symbols=symbols, venue_qty_max=QUANTITY_MAX, state=STATES[standing.state_now], enabled=enabled)
     notes = [f"risk.{name}={made.value}, not {configured[name]} as configured: {_told(made)}" for name, made in known.items()]
     notes += [f"risk: {name}={made.value} instead of {made.before} {until(made)}" for name, made in standing.overrides.items()]
     if standing.state_now != "active" and standing.state_decision is not None:

@@ -9,7 +9,7 @@ from numba import njit
 
 from engine.gateway.hot.state import BROKEN, COUNTED
 from engine.layout import BUY
-from engine.risk.hot.stake import count_execution, position_changed
+from engine.risk.hot.stake import count_execution, position_changed, uncount_execution
 from shm.hot import board_close, board_open
 
 NO_ROOM = -1
@@ -79,5 +79,6 @@ def unbook_execution(risk, positions, entry):
         line.cash -= qty * px
     line.fills -= 1
     board_close(positions, instrument, version)
+    uncount_execution(risk)
     position_changed(risk, instrument)
     entry.state = BROKEN

@@ -60,6 +60,8 @@ def judge_flow(risk, order, increase_qty, now_ns):
     rules, facts, window = risk.rules, risk.facts, risk.window
     # A replace to a lower quantity sends no money.
     amount = order.px * max(increase_qty, 0)
+    # A window that was made shorter ends as the new one does.
+    window[WINDOW_END_NS] = min(window[WINDOW_END_NS], now_ns + rules[NOTIONAL_BUCKET_NS])
     if now_ns >= window[WINDOW_END_NS]:
         advance_window(window, now_ns, rules[NOTIONAL_BUCKET_NS])
     if rules[NOTIONAL_WINDOW_MAX] != OFF and window[WINDOW_SUM] + amount > rules[NOTIONAL_WINDOW_MAX]:
@@ -181,6 +183,8 @@ def find_sent(risk, order, now_ns):
         if entry.tat_ns <= now_ns:
             free = np.int64(place)
         elif entry.who == who and entry.how_much == how_much:
+            # What a longer window noted counts no longer than this one.
+            entry.tat_ns = min(entry.tat_ns, now_ns + risk.rules[DUPLICATES_NS])
             if entry.tat_ns + risk.rules[DUPLICATE_NS] - now_ns > risk.rules[DUPLICATES_NS]:
                 return np.int64(SENT_BEFORE)
             return np.int64(place)

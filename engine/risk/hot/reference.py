@@ -147,6 +147,8 @@ def see_middle(risk, place, twice_middle, now_ns):
     """A good quote's middle: the instrument's mark, and one more of its window."""
     line = risk.lines[place]
     line.mark = twice_middle >> 1
+    # A window that was made shorter ends as the new one does.
+    line.swing_end_ns = min(line.swing_end_ns, now_ns + risk.rules[COLLAR_BUCKET_NS])
     if now_ns >= line.swing_end_ns:
         roll_swings(risk, place, now_ns)
     line.low_now = min(line.low_now, twice_middle)

@@ -17,6 +17,8 @@ from engine.risk.hot.state import (
     BOARD_TRIES,
     DISABLED_AT,
     ENABLED_AT,
+    FIRE_NS,
+    FIRES_NS,
     LOSSES,
     PEAK,
     PNL,
@@ -44,9 +46,13 @@ def refresh(risk):
 def take_over(risk):
     # Nothing is judged by a copy that is not whole.
     risk.rules[VERSION] = -1
+    fire_ns, fires_ns = risk.rules[FIRE_NS], risk.rules[FIRES_NS]
     for _ in range(BOARD_TRIES):
         if copy_rules(risk) != 0:
             risk.facts[RULES_READ] += 1
+            if risk.rules[FIRE_NS] != fire_ns or risk.rules[FIRES_NS] != fires_ns:
+                # What was fired by another measure must not disable a strategy by this one.
+                risk.fires[:] = 0
             if risk.facts[TRIPS] <= risk.rules[TRIP_CLEARED]:
                 forget_losses(risk)
             return 1

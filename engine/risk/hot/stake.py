@@ -85,8 +85,6 @@ def revalue(risk, place):
     line.gross_qty = worst_qty
     worth = value_of(held.position, line.mark, safe)
     pnl = held.cash + worth if abs(worth) < safe and abs(held.cash) < safe else -safe
-    if held.position == 0 and held.fills == 0:
-        pnl = np.int64(0)
     facts[PNL] += pnl - line.pnl
     line.pnl = pnl
     facts[PEAK] = max(facts[PEAK], facts[PNL])
@@ -159,6 +157,12 @@ def position_changed(risk, instrument):
     place = np.int64(risk.known[instrument].place) - 1
     if place >= 0:
         revalue(risk, place)
+
+
+@njit(cache=True, _nrt=False)
+def uncount_execution(risk):
+    """A trade that was broken is none, and allows for no messages."""
+    risk.facts[EXECUTIONS] -= 1
 
 
 @njit(cache=True, _nrt=False)
