@@ -23,7 +23,7 @@ from engine.feed.hot.decoder import (
     TIMESTAMP,
     WINDOW_ROWS,
     Decoder,
-    counted,
+    count_message,
     fetch_ahead,
     read_frame,
 )
@@ -189,7 +189,7 @@ def tell_message(tape, row, buffer):
     code = decoder.window[row + CODE]
     at = decoder.window[row + AT]
     tape.words[SEQUENCE] += 1
-    if not counted(decoder, row):
+    if not count_message(decoder, row):
         return
     if ABOUT_ORDER[code]:
         tell_order(tape, buffer, at, code)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from engine.feed.hot.admin import EVENT, LISTED, STATE_CHANGED, apply_admin
-from engine.feed.hot.decoder import AT, CODE, LENGTH, LOCATE, OFFSET_MASK, TIMESTAMP, counted
+from engine.feed.hot.decoder import AT, CODE, LENGTH, LOCATE, OFFSET_MASK, TIMESTAMP, count_message
 from engine.feed.hot.orders import DIVERGED, NOTHING, apply_order
 from engine.feed.hot.publish import publish_change, publish_instrument, publish_print, publish_status, settle_validity
 from engine.feed.hot.state import (
@@ -39,7 +39,7 @@ def apply_message(feed, clock, row, origin):
     decoder = feed.decoder
     at = decoder.window[row + AT]
     code = decoder.window[row + CODE]
-    fits = counted(decoder, row)
+    fits = count_message(decoder, row)
     if feed.words[KEEP] and keep_message(feed, row, origin):
         return
     if not fits:

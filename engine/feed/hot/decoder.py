@@ -136,7 +136,7 @@ def fetch_ahead(decoder, turn, ahead, read):
 
 
 @njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def counted(decoder, row):
+def count_message(decoder, row):
     """Count the message in a row of the window. Whether it has the length that its type has: what does not is of no further use."""
     code = decoder.window[row + CODE]
     stats = decoder.stats[0]

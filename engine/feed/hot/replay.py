@@ -17,7 +17,7 @@ from engine.feed.hot.decoder import (
     ROW_WORDS,
     TIMESTAMP,
     WINDOW_ROWS,
-    counted,
+    count_message,
     fetch_ahead,
     read_frame,
 )
@@ -109,7 +109,7 @@ def note_ticks(decoder, number, by_type, ticks):
 def apply_message(decoder, number, buffer):
     row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
     code = decoder.window[row + CODE]
-    if not counted(decoder, row):
+    if not count_message(decoder, row):
         return
     if ABOUT_ORDER[code]:
         apply_order(decoder, buffer, decoder.window[row + AT], code)
