@@ -8,7 +8,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from shm.ring import Ring
 from shm.table import Table
 from tests.running import Launcher, wait_for
 from tests.test_run import trading
+
+
+only_long = pytest.mark.skipif(os.environ.get("TICKPATH_PROOF") != "long", reason="TICKPATH_PROOF=long runs it")
 
 
 @pytest.fixture
@@ -82,7 +85,8 @@ class Running:
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def settled(self, name: str) -> str:
         """Whether anything is open, once nothing more can come of a process that is stopped; "" while something can."""
@@ -146,7 +150,7 @@ def test_strategy_and_gateway_stopped_then_the_supervisor_killed(launcher: Launc
 
 
 @pytest.mark.statement(12)
-@pytest.mark.parametrize("victim", ["order_gateway", "exchange"])
+@pytest.mark.parametrize("victim", ["order_gateway", pytest.param("exchange", marks=only_long)])
 def test_a_process_that_is_killed_is_told_and_keeps_the_instance_from_starting(launcher: Launcher, victim: str) -> None:
     heard = launcher.folder / "heard"
     pager = launcher.folder / "page"
@@ -167,3 +171,17 @@ def test_a_process_that_is_killed_is_told_and_keeps_the_instance_from_starting(l
     value, by, reason = reasons(launcher)[-1]
     assert (value, by, death in reason) == ("killed", "tickpath", True)
     assert launcher.run("run", str(launcher.config)).returncode == 1
+
+
+@pytest.mark.statement(12)
+@only_long
+def test_a_gateway_that_hangs_is_told_soon_and_ends_the_run_killed(launcher: Launcher) -> None:
+    with run(launcher) as it, it.stopped("order_gateway"):
+        output, errors = it.process.communicate(timeout=120)
+    hangs = f"order_gateway (pid {it.pids['order_gateway']}) hangs: no heartbeat for 10 s"
+    assert it.process.returncode == 3
+    assert hangs in output
+    assert f"order_gateway (pid {it.pids['order_gateway']}) has been silent for 3 s" in errors
+    assert f"KILLED (everything): {hangs}" in errors
+    assert "orders may be open at the venue" in output
+    assert reasons(launcher)[-1][:2] == ("killed", "tickpath")
