@@ -98,7 +98,11 @@ class Run:
             [sys.executable, "-m", "tools.cli", "run", str(config), "--seconds", "100000", "--json", str(folder / "report.json")],
             cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_for(self.trades, "the instance to trade")
+        try:
+            wait_for(self.trades, "the instance to trade")
+        except BaseException:
+            self.close()
+            raise
         self.gateway, self.exchange = (
             Table.attach(f"{self.name}.{name}", dtype, writable=False).records[0]
             for name, dtype in (("gateway.stats", GATEWAY_STATS), ("exchange.stats", EXCHANGE_STATS))

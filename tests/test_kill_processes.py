@@ -22,7 +22,6 @@ from shm.table import Table
 from tests.running import Launcher, wait_for
 from tests.test_run import trading
 
-
 only_long = pytest.mark.skipif(os.environ.get("TICKPATH_PROOF") != "long", reason="TICKPATH_PROOF=long runs it")
 
 
