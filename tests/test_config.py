@@ -69,6 +69,13 @@ BAD = [
     ("exchange.flow", "replay", "exchange.path is missing"),
     ("exchange.symbols", [], "exchange.symbols is missing"),
     ("exchange.speed", float("nan"), "exchange.speed"),
+    ("exchange.matching", "lifo", "exchange.matching='lifo': invalid enum value 'lifo'"),
+    ("exchange.symbols.0.matching", "lifo", "exchange.symbols[0].matching='lifo': invalid enum value 'lifo'"),
+    ("exchange.pro_rata_minimum", 0, "exchange.pro_rata_minimum=0: expected `int` >= 1"),
+    ("exchange.schedule.open_s", 1, "exchange.schedule: unknown key 'open_s'; did you mean 'open_auction_s'?"),
+    ("exchange.schedule.close_auction_s", float("nan"), "exchange.schedule.close_auction_s=nan"),
+    ("exchange.schedule.halts", [{"symbol": "ZZZZ", "at_s": 1.0, "for_s": 1.0}], "exchange.schedule.halts: symbol='ZZZZ': expected one of"),
+    ("exchange.schedule.halts", [{"symbol": "AAPL", "at": 1.0, "for_s": 1.0}], "exchange.schedule.halts[0]: unknown key 'at'; did"),
     ("exchange.rewind_messages", 0, "exchange.rewind_messages=0: expected `int` >= 1"),
     ("feed.address_b", "127.0.0.1:99999", "feed.address_b=127.0.0.1:99999: expected an IPv4 address and a port up to 65535"),
     ("feed.address_b", "127.0.0.1:26400", "feed.address_b=127.0.0.1:26400: feed.address is there already; expected an address of its own"),
@@ -86,6 +93,26 @@ def test_a_bad_key_is_named_with_the_reason(raw: dict[str, Any], key: str, value
         check(put(raw, key, value), "my.toml")
     assert str(refused.value).startswith("config=my.toml: ")
     assert expected in str(refused.value)
+
+
+def test_history_keeps_its_own_rule_and_hours(raw: dict[str, Any]) -> None:
+    put(put(raw, "exchange.flow", "replay"), "exchange.path", "day.itch")
+    put(put(raw, "exchange.matching", "pro_rata"), "exchange.schedule.close_auction_s", 5.0)
+    with pytest.raises(ConfigError) as refused:
+        check(raw, "my.toml")
+    assert "exchange.matching=pro_rata with flow=replay: expected fifo" in str(refused.value)
+    assert "exchange.schedule: flow='replay': expected 'generated' or 'none'" in str(refused.value)
+
+
+def test_a_symbol_s_rule_comes_before_the_exchange_s(raw: dict[str, Any]) -> None:
+    put(raw, "exchange.symbols.0.matching", "pro_rata")
+    exchange = check(raw, "my.toml").exchange
+    assert exchange is not None
+    assert exchange.pro_rata_symbols() == ["AAPL"]
+    put(put(raw, "exchange.matching", "pro_rata"), "exchange.symbols.1.matching", "fifo")
+    exchange = check(raw, "my.toml").exchange
+    assert exchange is not None
+    assert exchange.pro_rata_symbols() == ["AAPL", "NVDA"]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def make_listing(symbols: list[str]) -> Listing:
         lookup=np.full(LOOKUP_ENTRIES, NOT_LISTED, np.int32),
         states=np.zeros(INSTRUMENTS_MAX, np.uint8),
         resting=np.zeros(2 * INSTRUMENTS_MAX, np.int64),
+        minimums=np.zeros(INSTRUMENTS_MAX, np.uint32),
     )
     for number, symbol in enumerate(symbols):
         list_symbol(listing, number + 1, pack_symbol(symbol))

@@ -8,7 +8,7 @@ stage.close()
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from engine.exchange.arrays import (
     make_rewind,
     words,
 )
+from engine.exchange.hot.core import EVENT
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.replay import READ_FAILED, UNZIPPING_FAILED
 from engine.exchange.hot.state import (
@@ -71,7 +72,9 @@ from engine.exchange.hot.state import (
     Exchange,
     Venue,
 )
+from engine.exchange.hours import OWN_FLOWS, Hours, check_hours
 from engine.exchange.sockets import Address, line_socket, listening_socket, request_socket
+from engine.exchange.timetable import begin, make_schedule
 from engine.feed.moldudp64 import SESSION_BYTES
 from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
@@ -135,6 +138,9 @@ class ExchangeStage:
         accounts: Sequence[Account] = (),
         flow: str = "generated",
         symbols: Mapping[str, float] | None = None,
+        pro_rata: Collection[str] = (),
+        pro_rata_minimum: int = 2,
+        hours: Hours = Hours(),  # noqa: B008
         rate_per_s: float = 20_000.0,
         seed: int = 1,
         path: str | Path = "",
@@ -161,6 +167,9 @@ class ExchangeStage:
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
                          silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade
+        pro_rata         symbols whose orders share what is traded at a price (hot/prorata.py), none below pro_rata_minimum at first;
+                         all others have price-time priority
+        hours            crosses and halts by the clock
         follow_feed      wait for the feed handler: at most window_messages between control.published and control.feed_sequence
         orders_max       orders on the book; client_orders_max: user_refs between the oldest live order and the newest
         reports_max      sequenced packets kept for a client that comes back
@@ -171,9 +180,12 @@ class ExchangeStage:
         listed = dict(symbols or {})
         self.name = session or f"{time.time_ns() // 1_000_000 % 10**SESSION_BYTES:0{SESSION_BYTES}d}"
         _check_flow(flow, listed, str(path))
+        check_hours(hours, listed, flow)
+        _check_pro_rata(pro_rata, listed, flow)
         _check_ranges(
             rate_per_s=rate_per_s, speed=speed, silence_ms_max=silence_ms_max, seed=seed, window_messages=window_messages,
             client_orders_max=client_orders_max, reports_max=reports_max, rewind_messages=rewind_messages,
+            pro_rata_minimum=pro_rata_minimum,
         )  # fmt: skip
         if len(self.name) > SESSION_BYTES or not self.name.isascii():
             raise ValueError(f"session={self.name!r}: expected at most {SESSION_BYTES} ASCII characters")
@@ -219,10 +231,14 @@ class ExchangeStage:
             positions=positions.records,
             stats=stats.records,
             words=words(VENUE_WORDS, {NEXT_REF: FIRST_REF, NEXT_MATCH: FIRST_MATCH}),
+            events=np.zeros(orders_max + 1, EVENT).view(np.recarray),
         )
+        begin(hours, venue, listed)
+        venue.listing.minimums[[number for number, symbol in enumerate(listed, start=1) if symbol in pro_rata]] = pro_rata_minimum
         self.state = Exchange(
             venue=venue,
             flow=make_flow(list(listed.values()), rate_per_s if flow == "generated" else 0.0, seed),
+            schedule=make_schedule(hours, listed),
             replay=make_replay(replay_words, self.file.fd if self.file else -1, speed),
             archive=make_archive(rewind_messages if rewinds else 0, snapshots=viewing is not None),
             rewind=make_rewind(self.name, [server.fileno() for server in rewinds]),
@@ -319,6 +335,15 @@ def _check_flow(flow: str, symbols: dict[str, float], path: str) -> None:
             raise ValueError(f"symbols: {symbol}={price}: expected a price from 1 to below {PX_LIMIT // 10_000} dollars")
 
 
+def _check_pro_rata(pro_rata: Collection[str], symbols: Mapping[str, float], flow: str) -> None:
+    if unknown := sorted(set(pro_rata) - symbols.keys()):
+        raise ValueError(f"pro_rata={unknown}: expected symbols of {sorted(symbols)}")
+    if pro_rata and flow not in OWN_FLOWS:
+        raise ValueError(
+            f"pro_rata={sorted(pro_rata)}: expected none with flow={flow!r}: what history traded was decided by price and time"
+        )
+
+
 RANGES: dict[str, tuple[float, float]] = {
     "rate_per_s": (1e-3, 1e8),
     "speed": (0.0, 1e6),
@@ -328,6 +353,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "client_orders_max": (1, 1 << 26),
     "reports_max": (16, 1 << 26),
     "rewind_messages": (1, 1 << 30),
+    "pro_rata_minimum": (1, 1_000_000),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.exchange.hours import OWN_FLOWS, Halt, Hours, check_hours
 from engine.layout import pack_symbol
 from engine.risk.limits import Limits
 from engine.runtime import cpus
@@ -136,6 +137,26 @@ class KillConfig(Struct, forbid_unknown_fields=True, frozen=True):
 class SymbolConfig(Struct, forbid_unknown_fields=True, frozen=True):
     symbol: Annotated[str, Meta(min_length=1, max_length=8)]
     px: Annotated[float, Meta(gt=0, le=199_999)]
+    matching: Literal["", "fifo", "pro_rata"] = ""
+
+
+class HaltConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    symbol: Annotated[str, Meta(min_length=1, max_length=8)]
+    at_s: Seconds
+    for_s: Seconds
+
+
+class ScheduleConfig(Struct, forbid_unknown_fields=True, frozen=True):
+    """Seconds after the exchange opens; 0: no such auction."""
+
+    open_auction_s: Seconds = 0.0
+    close_auction_s: Seconds = 0.0
+    imbalance_s: Seconds = 10.0
+    halts: list[HaltConfig] = field(default_factory=list)
+
+    def hours(self) -> Hours:
+        halts = [Halt(halt.symbol, halt.at_s, halt.for_s) for halt in self.halts]
+        return Hours(self.open_auction_s, self.close_auction_s, self.imbalance_s, halts)
 
 
 class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
@@ -150,6 +171,12 @@ class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
     orders_max: Count = 1 << 20
     levels_max: Count = 1 << 17
     rewind_messages: Count = 1 << 18
+    matching: Literal["fifo", "pro_rata"] = "fifo"
+    pro_rata_minimum: Annotated[int, Meta(ge=1, le=1_000_000)] = 2
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def pro_rata_symbols(self) -> list[str]:
+        return [listed.symbol for listed in self.symbols if (listed.matching or self.matching) == "pro_rata"]
 
 
 class Config(Struct, forbid_unknown_fields=True, frozen=True):
@@ -315,6 +342,12 @@ def _exchange_problems(config: Config, exchange: ExchangeConfig) -> Iterator[str
         listed = {entry.symbol for entry in exchange.symbols}
         if missing := [symbol for symbol in config.strategy.symbols if symbol not in listed]:
             yield f"strategy.symbols={missing}: not among exchange.symbols {sorted(listed)}"
+    if (exchange.matching == "pro_rata" or exchange.pro_rata_symbols()) and exchange.flow not in OWN_FLOWS:
+        yield f"exchange.matching=pro_rata with flow={exchange.flow}: expected fifo, as what history traded was decided by price and time"
+    try:
+        check_hours(exchange.schedule.hours(), {listed.symbol: listed.px for listed in exchange.symbols}, exchange.flow)
+    except ValueError as error:
+        yield f"exchange.{error}"
 
 
 def _symbol_problems(key: str, symbols: list[str]) -> Iterator[str]:
@@ -382,6 +415,8 @@ def _keys_at(place: str) -> list[str]:
                 "machine": MachineConfig,
                 "kill": KillConfig,
                 "recovery": RecoveryConfig,
+                "schedule": ScheduleConfig,
+                "halts": HaltConfig,
             }.get(part, kind),
         )
     return list(kind.__struct_fields__)

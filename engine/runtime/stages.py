@@ -182,6 +182,9 @@ def build_exchange(run: Run) -> Stage:
         window_messages=config.window_messages,
         orders_max=config.orders_max,
         levels_max=config.levels_max,
+        pro_rata=config.pro_rata_symbols(),
+        pro_rata_minimum=config.pro_rata_minimum,
+        hours=config.schedule.hours(),
         midnight_ns=run.midnight_ns,
     )
 

@@ -5,6 +5,9 @@
     cancel             of an order that flow has placed, all of it or half
     marketable         an immediate-or-cancel order at the best price, at random; towards the reference where quotes lag behind it
 
+In the pre-opening flow places orders for the opening cross around the reference, and now and then one for a closing cross that is to
+come; in a halt it does nothing.
+
 Flow holds at most SLOTS orders a side. An event looks at one slot: empty, or its order gone, and it adds; otherwise it cancels. So the
 number of orders balances itself, and depth is bounded. Nothing takes the last levels of a side away but clients, and an empty side is
 filled first. Everything random comes from one splitmix64 state, times included: one seed, one flow.
@@ -13,11 +16,12 @@ filled first. Everything random comes from one splitmix64 state, times included:
 import numpy as np
 from numba import njit
 
-from engine.book.hot.book import best_level, find_order, side_row
+from engine.book.hot.book import best_level, find_order, level_at, side_row
+from engine.exchange.hot.listing import CLOSING, FOR_CROSS, OPENING, QUOTING, is_halted, shadow_of
 from engine.exchange.hot.market import publish_cancel, publish_delete, publish_directory, publish_event
-from engine.exchange.hot.matching import next_ref, submit, take
+from engine.exchange.hot.matching import next_ref, rest_for_cross, submit, take
 from engine.exchange.hot.orders import PX_LIMIT
-from engine.exchange.hot.state import NEXT_NS, NO, NO_OWNER, NOTHING, NOW_NS, SCRIPT, SYMBOLS, YES
+from engine.exchange.hot.state import HAS_CLOSING, HAS_OPENING, NEXT_NS, NO, NO_OWNER, NOTHING, NOW_NS, SCRIPT, SYMBOLS, YES
 from engine.layout import BUY, SELL
 
 TICK_PX = 100
@@ -44,6 +48,12 @@ LOTS_MAX = 20
 EVENT_MESSAGES_START = np.int64(ord("O"))
 EVENT_SYSTEM_START = np.int64(ord("S"))
 EVENT_MARKET_START = np.int64(ord("Q"))
+
+# Of the events while a closing cross is ahead: an order for it. How far beyond the reference orders for a cross may reach, and how many
+# of flow's there are at a price.
+CLOSING_SHARE = 0.02
+CROSS_REACH_TICKS = 3
+CROSS_ORDERS_MAX = 4
 
 MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -144,6 +154,22 @@ def cancel_placed(venue, flow, instrument, slot, handle):
         take(venue.book, handle, qty)
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def place_for_cross(venue, flow, instrument, cross, reference):
+    """An order for a cross, which is never cancelled: it trades or ends there."""
+    side = BUY if uniform(flow.random) < 0.5 else SELL
+    ticks = CROSS_REACH_TICKS - min(int(exponential(flow.random) * MEAN_DEPTH_TICKS), DEPTH_TICKS_MAX)
+    px = int(reference / TICK_PX) * TICK_PX + (ticks if side == BUY else -ticks) * TICK_PX
+    px = min(max(px, TICK_PX), PX_LIMIT - TICK_PX)
+    qty = draw_qty(flow.random)
+    shadow = shadow_of(instrument, cross)
+    level = level_at(venue.book, shadow, side, px)
+    if level >= 0 and venue.book.levels[level].orders >= CROSS_ORDERS_MAX:
+        return
+    if rest_for_cross(venue, next_ref(venue.words), shadow, side, px, qty, NO_OWNER, NOTHING, NOTHING, FOR_CROSS) < 0:
+        venue.stats[0].capacity_drops += 1
+
+
 @njit(cache=True, _nrt=False)
 def levels_of(book, instrument, side):
     return np.int64(book.sides[side_row(instrument, side)].count)
@@ -199,6 +225,13 @@ def happen(venue, flow, now_ns):
     symbol = pick(random, flow.words[SYMBOLS])
     instrument = symbol + 1
     reference = drift(flow, symbol, now_ns)
+    if is_halted(venue.listing, instrument):
+        if venue.listing.states[instrument] == QUOTING and venue.words[HAS_OPENING] != 0:
+            place_for_cross(venue, flow, instrument, OPENING, reference)
+        return
+    if venue.words[HAS_CLOSING] != 0 and uniform(random) < CLOSING_SHARE:
+        place_for_cross(venue, flow, instrument, CLOSING, reference)
+        return
     bids = levels_of(venue.book, instrument, BUY)
     asks = levels_of(venue.book, instrument, SELL)
     side = BUY if uniform(random) < 0.5 else SELL

@@ -16,9 +16,10 @@ import numpy as np
 from numba import njit
 
 from engine.book.hot.book import DUPLICATE, NO_ROOM, NOT_FOUND, find_order, side_row
+from engine.exchange.hot.core import other_side
 from engine.exchange.hot.listing import list_symbol
 from engine.exchange.hot.market import LENGTHS, publish_cancel, publish_copy, publish_delete, publish_executed, publish_executed_at
-from engine.exchange.hot.matching import match, move, other_side, submit, take
+from engine.exchange.hot.matching import match, move, submit, take
 from engine.exchange.hot.state import NO, NO_OWNER, NOTHING, NOW_NS, YES
 from engine.feed.itch import (
     ADD_ORDER,

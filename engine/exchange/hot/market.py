@@ -27,7 +27,9 @@ from engine.exchange.hot.state import (
 from engine.feed.itch import (
     ADD_ORDER,
     ADD_ORDER_MPID,
+    CROSS_TRADE,
     MESSAGES,
+    NET_ORDER_IMBALANCE,
     ORDER_CANCEL,
     ORDER_DELETE,
     ORDER_EXECUTED,
@@ -35,6 +37,7 @@ from engine.feed.itch import (
     ORDER_REPLACE,
     STOCK_DIRECTORY,
     SYSTEM_EVENT,
+    TRADING_ACTION,
 )
 from engine.feed.moldudp64 import COUNT_AT, END_OF_SESSION, HEADER_BYTES, LENGTH_BYTES, PACKET_BYTES_MAX, SEQUENCE_AT
 from engine.wire.hot.bytes import put_raw64, put_u16, put_u32, put_u48, put_u64
@@ -58,6 +61,7 @@ ADD_BYTES, ADD_MPID_BYTES = np.int64(ADD_ORDER.length), np.int64(ADD_ORDER_MPID.
 EXECUTED_CODE, PRICED_CODE = np.int64(ORDER_EXECUTED.code), np.int64(ORDER_EXECUTED_PRICE.code)
 CANCEL_CODE, DELETE_CODE, REPLACE_CODE = np.int64(ORDER_CANCEL.code), np.int64(ORDER_DELETE.code), np.int64(ORDER_REPLACE.code)
 EVENT_CODE, DIRECTORY_CODE = np.int64(SYSTEM_EVENT.code), np.int64(STOCK_DIRECTORY.code)
+ACTION_CODE, CROSS_CODE, IMBALANCE_CODE = np.int64(TRADING_ACTION.code), np.int64(CROSS_TRADE.code), np.int64(NET_ORDER_IMBALANCE.code)
 
 ADD_REF, ADD_SIDE, ADD_SHARES = ADD_ORDER["ref"], ADD_ORDER["side"], ADD_ORDER["shares"]
 ADD_STOCK, ADD_PX, ADD_ATTRIBUTION = ADD_ORDER["stock"], ADD_ORDER["px"], ADD_ORDER_MPID["attribution"]
@@ -83,6 +87,18 @@ DIRECTORY_TEXT = tuple(
 DIRECTORY_LOT, DIRECTORY_SUBTYPE = STOCK_DIRECTORY["round_lot_size"], STOCK_DIRECTORY["issue_subtype"]
 DIRECTORY_LEVERAGE = STOCK_DIRECTORY["etp_leverage"]
 ROUND_LOT = 100
+
+ACTION_STOCK, ACTION_STATE, ACTION_RESERVED = TRADING_ACTION["stock"], TRADING_ACTION["state"], TRADING_ACTION["reserved"]
+ACTION_REASON = TRADING_ACTION["reason"]
+BLANK = ord(" ")
+
+CROSS_SHARES, CROSS_STOCK, CROSS_PX = CROSS_TRADE["shares"], CROSS_TRADE["stock"], CROSS_TRADE["px"]
+CROSS_MATCH, CROSS_KIND = CROSS_TRADE["match"], CROSS_TRADE["cross"]
+
+PAIRED, IMBALANCE, DIRECTION = NET_ORDER_IMBALANCE["paired"], NET_ORDER_IMBALANCE["imbalance"], NET_ORDER_IMBALANCE["direction"]
+IMBALANCE_STOCK, FAR_PX, NEAR_PX = NET_ORDER_IMBALANCE["stock"], NET_ORDER_IMBALANCE["far_px"], NET_ORDER_IMBALANCE["near_px"]
+REFERENCE_PX, IMBALANCE_CROSS = NET_ORDER_IMBALANCE["reference_px"], NET_ORDER_IMBALANCE["cross"]
+VARIATION = NET_ORDER_IMBALANCE["variation"]
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -229,6 +245,42 @@ def publish_directory(market, now_ns, instrument, symbol):
     # Issue subtype Z: not applicable.
     put_u16(market.packets, at + DIRECTORY_SUBTYPE, np.int64(0x5A20))
     put_u32(market.packets, at + DIRECTORY_LEVERAGE, NOTHING)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def publish_action(market, now_ns, instrument, symbol, state, reason):
+    """H: from now on the instrument's trading state is `state`; `reason` is four bytes of text."""
+    at = open_message(market, ACTION_CODE, instrument, NOTHING, now_ns)
+    put_raw64(market.packets, at + ACTION_STOCK, symbol)
+    market.packets[at + ACTION_STATE] = state
+    market.packets[at + ACTION_RESERVED] = BLANK
+    put_u32(market.packets, at + ACTION_REASON, reason)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def publish_cross(market, now_ns, instrument, symbol, qty, px, match, cross):
+    """Q: so many shares traded in a cross, all at px; 0 where orders did not suffice for one."""
+    at = open_message(market, CROSS_CODE, instrument, NOTHING, now_ns)
+    put_u64(market.packets, at + CROSS_SHARES, qty)
+    put_raw64(market.packets, at + CROSS_STOCK, symbol)
+    put_u32(market.packets, at + CROSS_PX, px)
+    put_u64(market.packets, at + CROSS_MATCH, match)
+    market.packets[at + CROSS_KIND] = cross
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def publish_imbalance(market, now_ns, instrument, symbol, paired, imbalance, direction, far_px, near_px, reference, cross, variation):
+    """I: what would trade in the cross that is to come, and what would be left over."""
+    at = open_message(market, IMBALANCE_CODE, instrument, NOTHING, now_ns)
+    put_u64(market.packets, at + PAIRED, paired)
+    put_u64(market.packets, at + IMBALANCE, imbalance)
+    market.packets[at + DIRECTION] = direction
+    put_raw64(market.packets, at + IMBALANCE_STOCK, symbol)
+    put_u32(market.packets, at + FAR_PX, far_px)
+    put_u32(market.packets, at + NEAR_PX, near_px)
+    put_u32(market.packets, at + REFERENCE_PX, reference)
+    market.packets[at + IMBALANCE_CROSS] = cross
+    market.packets[at + VARIATION] = variation
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -1,8 +1,9 @@
-"""Price-time priority on engine.book, and everything that follows from an order: ITCH for all, OUCH for the account it concerns.
+"""The matching core on engine.book, and everything that follows from an order: ITCH for all, OUCH for the account it concerns.
 
-An order meets the best of the other side first, there the oldest first, at the resting order's price; what is left rests, or is
-cancelled where it was immediate-or-cancel. Where it meets an order of its own owner, what its account asks for happens: they trade, or
-one of them or both are cancelled.
+An order meets the best of the other side first, there the oldest first or each by its share (hot/core.py), at the resting order's price;
+what is left rests, or is cancelled where it was immediate-or-cancel. Where it meets an order of its own owner, what its account asks for
+happens: they trade, or one of them or both are cancelled; where a price is shared, before it is. Orders for a cross only rest
+(hot/listing.py).
 
 The same kernels serve a replayed file, where history has already decided what trades with what. Then only client orders are met
 (`clients_only`): history's own orders stay where history left them.
@@ -17,8 +18,11 @@ what our clients took from it, and history does not know of.
 import numpy as np
 from numba import njit
 
-from engine.book.hot.book import NONE, add_order, best_level, order_ref, reduce_order, side_row, worse_level
+from engine.book.hot.book import NONE, add_order, order_ref, reduce_order, side_row, worse_level
+from engine.exchange.hot.core import NOBODY_STOPS, cross_book, crosses, is_met, other_side
+from engine.exchange.hot.listing import FOR_CROSS, traded_instrument
 from engine.exchange.hot.market import publish_add, publish_delete, publish_executed, publish_replace
+from engine.exchange.hot.prorata import FIFO
 from engine.exchange.hot.reports import (
     ADDED,
     CANCEL_BY_SYSTEM,
@@ -43,11 +47,9 @@ from engine.exchange.hot.state import (
     SELF_TRADE,
     TRADES,
 )
-from engine.layout import BUY, SELL
+from engine.layout import BUY
 
 NOT_FOUND = -1
-# Handles are positive, so this one stops nothing.
-NOBODY_STOPS = np.int64(-1)
 
 
 # The book's kernels are inlined wherever they are called. Here they are called from many places: once each is enough.
@@ -65,17 +67,6 @@ def take(book, handle, qty):
 def next_ref(words):
     words[NEXT_REF] += 1
     return words[NEXT_REF] - 1
-
-
-@njit(cache=True, _nrt=False)
-def crosses(side, px, other_px):
-    """Whether an order of `side` at px trades with one of the other side at other_px."""
-    return other_px <= px if side == BUY else other_px >= px
-
-
-@njit(cache=True, _nrt=False)
-def other_side(side):
-    return BUY + SELL - side
 
 
 # An account's live orders: its table[user_ref modulo its size] has the handle, and the order's place in its `live`.
@@ -115,23 +106,26 @@ def forget(clients, owner, listing, stats, user_ref, row):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def execute_resting(venue, handle, qty, px, match):
-    """A resting order trades `qty`, at most what it has, at its own price."""
-    order = venue.book.orders[handle]
-    instrument = np.int64(order.instrument)
-    side = np.int64(order.side)
+def tell_executions(venue, count, instrument, side, owner, user_ref):
+    """Tell everybody of venue.events[:count]: what an order of `side` traded with."""
     now_ns = venue.words[NOW_NS]
-    publish_executed(venue.market, now_ns, instrument, order_ref(venue.book, handle), qty, match, NOTHING)
-    order.executed += qty
-    owner = np.int64(order.owner)
-    if owner != NO_OWNER:
-        user_ref = np.int64(order.user_ref)
-        report_executed(venue.clients, owner, venue.stats, now_ns, user_ref, qty, px, ADDED, match)
-        book_fill(venue.positions, owner, instrument, side, qty, px, -qty)
-        if order.qty == qty:
-            forget(venue.clients, owner, venue.listing, venue.stats, user_ref, side_row(instrument, side))
-    venue.stats[0].executions += 1
-    take(venue.book, handle, qty)
+    for at in range(count):
+        event = venue.events[at]
+        qty, px = np.int64(event.qty), event.px
+        number = venue.words[NEXT_MATCH]
+        venue.words[NEXT_MATCH] = number + 1
+        if owner != NO_OWNER:
+            report_executed(venue.clients, owner, venue.stats, now_ns, user_ref, qty, px, REMOVED, number)
+            book_fill(venue.positions, owner, instrument, side, qty, px, NOTHING)
+        publish_executed(venue.market, now_ns, instrument, event.ref, qty, number, NOTHING)
+        maker = np.int64(event.owner)
+        if maker != NO_OWNER:
+            against = other_side(side)
+            report_executed(venue.clients, maker, venue.stats, now_ns, np.int64(event.user_ref), qty, px, ADDED, number)
+            book_fill(venue.positions, maker, instrument, against, qty, px, -qty)
+            if event.left == 0:
+                forget(venue.clients, maker, venue.listing, venue.stats, np.int64(event.user_ref), side_row(instrument, against))
+    venue.stats[0].executions += count
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -165,56 +159,63 @@ def prevent(venue, verdict, handle, owner, user_ref, left, px):
     return left
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def first_own(venue, instrument, side, px, qty, owner, minimum):
+    """The handle of the first order that an order of `owner` may not trade with, among those that it would reach; NOBODY_STOPS where
+    there is none. Where prices are shared it reaches all orders of a price."""
+    book = venue.book
+    against = other_side(side)
+    if venue.clients.words[owner - 1, SELF_TRADE] == TRADES or venue.listing.resting[side_row(instrument, against)] == 0:
+        return NOBODY_STOPS
+    reached = 0
+    depth = 0
+    while reached < qty:
+        level = worse_level(book, instrument, against, depth)
+        if level < 0 or not crosses(side, px, book.levels[level].px):
+            break
+        handle = np.int64(book.levels[level].head)
+        while handle != NONE and (reached < qty or minimum != FIFO):
+            if meets_own(venue.clients, owner, np.int64(book.orders[handle].owner)) != TRADES:
+                return handle
+            reached += np.int64(book.orders[handle].qty)
+            handle = np.int64(book.orders[handle].next)
+        depth += 1
+    return NOBODY_STOPS
+
+
 @njit(cache=True, _nrt=False)
 def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop):
     """Trade up to `qty` for an order of `side` that pays up to px (a sale: asks no less). Returns what is left of it.
 
-    stop: the handle of a resting order at px, before which it ends, or NOBODY_STOPS.
+    stop: the handle of a resting order at px, before which it ends, or NOBODY_STOPS. What history decided knows no pro-rata.
     """
-    book = venue.book
-    against = other_side(side)
+    minimum = NOTHING if clients_only else np.int64(venue.listing.minimums[instrument])
     left = qty
-    depth = 0
     while left > 0:
-        level = worse_level(book, instrument, against, depth)
-        if level < 0 or not crosses(side, px, book.levels[level].px):
+        limit, own = px, stop
+        if owner != NO_OWNER:
+            own = first_own(venue, instrument, side, px, left, owner, minimum)
+        own_px = limit
+        if owner != NO_OWNER and own != NOBODY_STOPS:
+            own_px = np.int64(venue.book.levels[venue.book.orders[own].level].px)
+            limit = own_px
+            if minimum != FIFO:
+                limit += -1 if side == BUY else 1
+        count, left = cross_book(venue.book, venue.events, NOTHING, instrument, side, limit, left, NOTHING, minimum, clients_only, own)
+        tell_executions(venue, count, instrument, side, owner, user_ref)
+        if owner == NO_OWNER or own == NOBODY_STOPS:
             break
-        level_px = np.int64(book.levels[level].px)
-        handle = np.int64(book.levels[level].head)
-        while handle != NONE and handle != stop and left > 0:
-            after = np.int64(book.orders[handle].next)
-            if not clients_only or book.orders[handle].owner != NO_OWNER:
-                verdict = TRADES
-                if owner != NO_OWNER:
-                    verdict = meets_own(venue.clients, owner, np.int64(book.orders[handle].owner))
-                if verdict != TRADES:
-                    left = prevent(venue, verdict, handle, owner, user_ref, left, level_px)
-                    handle = after
-                    continue
-                traded = min(left, np.int64(book.orders[handle].qty))
-                number = venue.words[NEXT_MATCH]
-                venue.words[NEXT_MATCH] = number + 1
-                if owner != NO_OWNER:
-                    report_executed(venue.clients, owner, venue.stats, venue.words[NOW_NS], user_ref, traded, level_px, REMOVED, number)
-                    book_fill(venue.positions, owner, instrument, side, traded, level_px, NOTHING)
-                execute_resting(venue, handle, traded, level_px, number)
-                left -= traded
-            handle = after
-        # A level that has lost all its orders is gone: the next one has come up to its depth. (Behind the level of `stop` there is
-        # none within px, which is that order's own.)
-        if book.levels[level].orders != 0:
-            depth += 1
+        if left > 0:
+            left = prevent(venue, venue.clients.words[owner - 1, SELF_TRADE], own, owner, user_ref, left, own_px)
     return left
 
 
 @njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def would_trade(venue, instrument, side, px, clients_only):
     """Whether the best of the other side is within px. With clients_only: and some client order rests there."""
-    against = other_side(side)
-    if clients_only and venue.listing.resting[side_row(instrument, against)] == 0:
+    if clients_only and venue.listing.resting[side_row(instrument, other_side(side))] == 0:
         return False
-    level = best_level(venue.book, instrument, against)
-    return level >= 0 and crosses(side, px, venue.book.levels[level].px)
+    return is_met(venue.book, instrument, side, px)
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -226,11 +227,11 @@ def rest(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags
     order = venue.book.orders[handle]
     order.executed = executed
     order.user_ref = user_ref
+    order["flags"] = flags
     if owner != NO_OWNER:
         order.owner = owner
-        order["flags"] = flags
         remember(venue.clients, owner, venue.listing, venue.stats, user_ref, handle, side_row(instrument, side))
-        change_open(venue.positions, owner, instrument, side, qty)
+        change_open(venue.positions, owner, traded_instrument(instrument, flags), side, qty)
     return handle
 
 
@@ -267,13 +268,24 @@ def withdraw(venue, handle, qty):
         side = np.int64(order.side)
         if qty >= order.qty:
             forget(venue.clients, owner, venue.listing, venue.stats, np.int64(order.user_ref), side_row(instrument, side))
-        change_open(venue.positions, owner, instrument, side, -min(qty, np.int64(order.qty)))
+        traded = traded_instrument(instrument, np.int64(order["flags"]))
+        change_open(venue.positions, owner, traded, side, -min(qty, np.int64(order.qty)))
     return take(venue.book, handle, qty)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def rest_for_cross(venue, ref, shadow, side, px, qty, owner, user_ref, executed, flags):
+    """Put an order on a shadow's side, where it waits for the cross and nobody is shown it. Returns as rest does."""
+    handle = rest(venue, ref, shadow, side, px, qty, owner, user_ref, executed, flags)
+    if handle < 0 and owner != NO_OWNER:
+        report_canceled(venue.clients, owner, venue.stats, venue.words[NOW_NS], user_ref, qty, CANCEL_BY_SYSTEM)
+    return handle
 
 
 @njit(cache=True, _nrt=False)
 def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_only, tracking):
-    """Replace a resting order by one with another ref, behind all others of its price; `qty` is what is to be open, not 0.
+    """Replace a resting order by one with another ref, behind all others of its price; `qty` is what is to be open, not 0. One for a cross
+    stays one.
 
     Returns as submit does. Published as U where nothing trades, otherwise as the old order's end and what becomes of the new one.
     """
@@ -286,6 +298,8 @@ def move(venue, handle, ref, px, qty, immediate, user_ref, executed, clients_onl
     old_ref = order_ref(venue.book, handle)
     now_ns = venue.words[NOW_NS]
     withdraw(venue, handle, np.int64(order.qty))
+    if flags & FOR_CROSS != 0:
+        return rest_for_cross(venue, ref, instrument, side, px, qty, owner, user_ref, executed, flags)
     if immediate or would_trade(venue, instrument, side, px, clients_only):
         publish_delete(venue.market, now_ns, instrument, old_ref, tracking)
         return submit(

@@ -13,9 +13,21 @@ import numpy as np
 from numba import njit
 
 from engine.book.hot.book import order_ref
-from engine.exchange.hot.listing import find_symbol, is_halted
+from engine.exchange.hot.listing import (
+    CLOSING,
+    FOR_CROSS,
+    NOT_LISTED,
+    NOT_TOLD,
+    OPENING,
+    QUOTING,
+    TRADING,
+    find_symbol,
+    is_halted,
+    shadow_of,
+    traded_instrument,
+)
 from engine.exchange.hot.market import publish_cancel, publish_delete
-from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, submit, withdraw
+from engine.exchange.hot.matching import NOT_FOUND, find_client_order, move, next_ref, rest_for_cross, submit, withdraw
 from engine.exchange.hot.reports import (
     DISABLED_BYTES,
     DISABLED_CODE,
@@ -36,6 +48,8 @@ from engine.exchange.hot.state import (
     CANCEL_REASON,
     CLOSED,
     ENTRY_OFF,
+    HAS_CLOSING,
+    HAS_OPENING,
     IGNORED,
     LAST_USER_REF,
     NO,
@@ -47,10 +61,13 @@ from engine.exchange.hot.state import (
 from engine.gateway.ouch.v50 import (
     ACCOUNT_QUERY,
     CANCEL_ORDER,
+    CLOSING_CROSS,
     DISABLE_ENTRY,
     ENABLE_ENTRY,
     ENTER_ORDER,
     MASS_CANCEL,
+    NO_CROSS,
+    OPENING_CROSS,
     QUANTITY_MAX,
     REJECT_CLOSED,
     REJECT_INVALID_PRICE,
@@ -70,7 +87,7 @@ ENTER_CODE, ENTER_BYTES = ENTER_ORDER.code, ENTER_ORDER.length
 ENTER_USER_REF, ENTER_SIDE, ENTER_QTY = ENTER_ORDER["user_ref"], ENTER_ORDER["side"], ENTER_ORDER["quantity"]
 ENTER_SYMBOL, ENTER_PX, ENTER_TIF = ENTER_ORDER["symbol"], ENTER_ORDER["px"], ENTER_ORDER["tif"]
 ENTER_CAPACITY, ENTER_CLIENT_ID = ENTER_ORDER["capacity"], ENTER_ORDER["client_id"]
-ENTER_APPENDAGE = ENTER_ORDER["appendage_length"]
+ENTER_CROSS, ENTER_APPENDAGE = ENTER_ORDER["cross"], ENTER_ORDER["appendage_length"]
 
 REPLACE_CODE, REPLACE_BYTES = REPLACE_ORDER.code, REPLACE_ORDER.length
 REPLACE_ORIG, REPLACE_USER_REF, REPLACE_QTY = REPLACE_ORDER["orig_user_ref"], REPLACE_ORDER["user_ref"], REPLACE_ORDER["quantity"]
@@ -90,6 +107,9 @@ BLANK_SYMBOL = np.int64(0x2020202020202020)
 
 # OUCH 5.0: prices are below 200,000 dollars.
 PX_LIMIT = 200_000 * 10_000
+
+# Beside find_symbol's answers.
+NO_SUCH_CROSS = -2
 
 DONE = True
 MALFORMED = False
@@ -193,6 +213,25 @@ def is_taken(clients, owner, user_ref):
     return clients.table[owner - 1, user_ref & (clients.table.shape[1] - 1)].handle != 0
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def shadow_for(venue, instrument, cross):
+    """Where an order for a cross of an instrument rests, or NO_SUCH_CROSS: none of that kind is still to come."""
+    state = venue.listing.states[instrument]
+    if cross == OPENING_CROSS and venue.words[HAS_OPENING] != 0 and state == QUOTING:
+        return shadow_of(instrument, OPENING)
+    if cross == CLOSING_CROSS and venue.words[HAS_CLOSING] != 0 and state in (TRADING, NOT_TOLD):
+        return shadow_of(instrument, CLOSING)
+    return np.int64(NO_SUCH_CROSS)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def cross_of(instrument, flags):
+    """What an order on the book of `instrument` waits for, as OUCH says it."""
+    if flags & FOR_CROSS == 0:
+        return NO_CROSS
+    return CLOSING_CROSS if instrument >= shadow_of(NOTHING, CLOSING) else OPENING_CROSS
+
+
 @njit(cache=True, inline="always", _nrt=False)
 def enter_order(venue, owner, source, at):
     venue.stats[0].orders += 1
@@ -204,9 +243,14 @@ def enter_order(venue, owner, source, at):
     px = get_u64(source, at + ENTER_PX)
     tif = source[at + ENTER_TIF]
     symbol = get_raw64(source, at + ENTER_SYMBOL)
+    cross = source[at + ENTER_CROSS]
     instrument = find_symbol(venue.listing, symbol)
-    if instrument < 0:
+    if instrument >= 0 and cross != NO_CROSS:
+        instrument = shadow_for(venue, instrument, cross)
+    if instrument == NOT_LISTED:
         reason = REJECT_INVALID_SYMBOL
+    elif instrument == NO_SUCH_CROSS:
+        reason = REJECT_OTHER
     elif side != BUY and side != SELL:
         reason = REJECT_INVALID_SIDE
     else:
@@ -218,7 +262,10 @@ def enter_order(venue, owner, source, at):
         return
     ref = next_ref(venue.words)
     report_accepted(venue, owner, source, at, user_ref, side, qty, symbol, px, ref)
-    capacity = np.int64(source[at + ENTER_CAPACITY])
+    capacity = np.int64(source[at + ENTER_CAPACITY]) & ~FOR_CROSS
+    if cross != NO_CROSS:
+        rest_for_cross(venue, ref, instrument, side, px, qty, owner, user_ref, NOTHING, capacity | FOR_CROSS)
+        return
     submit(venue, ref, instrument, side, px, qty, tif == TIF_IOC, owner, user_ref, NOTHING, capacity, NO, NOTHING, NOTHING)
 
 
@@ -250,10 +297,11 @@ def replace_order(venue, owner, source, at):
         cut_order(venue, handle, np.int64(order.qty), USER_CANCEL)
         return
     ref = next_ref(venue.words)
-    symbol = venue.listing.symbols[instrument]
-    capacity = np.int64(order["flags"])
+    flags = np.int64(order["flags"])
+    symbol = venue.listing.symbols[traded_instrument(instrument, flags)]
     side = np.int64(order.side)
-    report_replaced(venue, owner, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity)
+    capacity, cross = flags & ~FOR_CROSS, cross_of(instrument, flags)
+    report_replaced(venue, owner, source, at, orig_user_ref, user_ref, side, qty - executed, symbol, px, ref, capacity, cross)
     move(venue, handle, ref, px, qty - executed, tif == TIF_IOC, user_ref, executed, NO, NOTHING)
 
 
@@ -277,7 +325,10 @@ def cut_order(venue, handle, qty, reason):
     now_ns = venue.words[NOW_NS]
     instrument = np.int64(order.instrument)
     ref = order_ref(venue.book, handle)
-    if qty == order.qty:
+    if order["flags"] & FOR_CROSS != 0:
+        # Nobody was shown it.
+        pass
+    elif qty == order.qty:
         publish_delete(venue.market, now_ns, instrument, ref, NOTHING)
     else:
         publish_cancel(venue.market, now_ns, instrument, ref, qty, NOTHING)

@@ -52,7 +52,6 @@ REPLACED_QTY, REPLACED_SYMBOL, REPLACED_PX = REPLACED["quantity"], REPLACED["sym
 REPLACED_TIF, REPLACED_DISPLAY, REPLACED_REF = REPLACED["tif"], REPLACED["display"], REPLACED["order_ref"]
 REPLACED_CAPACITY, REPLACED_SWEEP, REPLACED_CROSS = REPLACED["capacity"], REPLACED["sweep"], REPLACED["cross"]
 REPLACED_STATE, REPLACED_CLIENT_ID, REPLACED_APPENDAGE = REPLACED["state"], REPLACED["client_id"], REPLACED["appendage_length"]
-NO_CROSS = ord("N")
 
 AGAIN_TIF, AGAIN_DISPLAY, AGAIN_SWEEP = REPLACE_ORDER["tif"], REPLACE_ORDER["display"], REPLACE_ORDER["sweep"]
 AGAIN_CLIENT_ID = REPLACE_ORDER["client_id"]
@@ -134,7 +133,7 @@ def report_accepted(venue, owner, source, start, user_ref, side, qty, symbol, px
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def report_replaced(venue, owner, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity):
+def report_replaced(venue, owner, source, start, orig_user_ref, user_ref, side, qty, symbol, px, ref, capacity, cross):
     """The replace order message at source[start:] was accepted, with `qty` open now."""
     log = venue.clients.log[owner - 1]
     at = open_report(venue.clients, owner, venue.stats, REPLACED_CODE, REPLACED_BYTES, venue.words[NOW_NS])
@@ -149,7 +148,7 @@ def report_replaced(venue, owner, source, start, orig_user_ref, user_ref, side, 
     put_u64(log, at + REPLACED_REF, ref)
     log[at + REPLACED_CAPACITY] = capacity
     log[at + REPLACED_SWEEP] = source[start + AGAIN_SWEEP]
-    log[at + REPLACED_CROSS] = NO_CROSS
+    log[at + REPLACED_CROSS] = cross
     log[at + REPLACED_STATE] = STATE_LIVE
     copy_bytes(log, at + REPLACED_CLIENT_ID, source, start + AGAIN_CLIENT_ID, CLIENT_ID_BYTES)
     put_u16(log, at + REPLACED_APPENDAGE, NOTHING)

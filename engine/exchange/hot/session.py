@@ -30,6 +30,7 @@ from engine.exchange.hot.connection import (
     send_waiting,
     take_connection,
 )
+from engine.exchange.hot.listing import traded_instrument
 from engine.exchange.hot.market import market_has_room
 from engine.exchange.hot.orders import cut_order, handle_message
 from engine.exchange.hot.reports import CANCEL_BY_SYSTEM, copy_bytes
@@ -144,7 +145,8 @@ def cancel_open(venue, number):
         looked += 1
         handle = np.int64(clients.table[number, clients.live[number, left]].handle)
         order = venue.book.orders[handle]
-        if account[CANCEL_INSTRUMENT] == 0 or order.instrument == account[CANCEL_INSTRUMENT]:
+        instrument = traded_instrument(np.int64(order.instrument), np.int64(order["flags"]))
+        if account[CANCEL_INSTRUMENT] == 0 or instrument == account[CANCEL_INSTRUMENT]:
             cut_order(venue, handle, np.int64(order.qty), account[CANCEL_REASON])
     account[TO_CANCEL] = left
     return looked

@@ -26,6 +26,8 @@ NEXT_REF = 1
 NEXT_MATCH = 2
 IGNORED = 3  # orders and replaces whose user_ref is not above the last one: OUCH ignores them silently
 CLOSED = 4  # the session has ended: no more orders
+HAS_OPENING = 5  # whether there is an opening, or closing, cross today
+HAS_CLOSING = 6
 VENUE_WORDS = 8
 
 # Words of Market.words.
@@ -141,17 +143,19 @@ class Client(NamedTuple):
 
 class Listing(NamedTuple):
     """What is listed, by instrument: symbols (65,536,) int64 as packed text, 0 none; lookup (131,072,) int32: instruments hashed by
-    symbol, -1 none; states (65,536,) uint8: trading state as ASCII, 0 not told; resting (131,072,) int64: live client orders by side."""
+    symbol, -1 none; states (65,536,) uint8: trading state as ASCII, 0 not told; resting (131,072,) int64: live client orders by side;
+    minimums (65,536,) uint32: the smallest share of the pro-rata rule (hot/prorata.py), 0: price-time priority."""
 
     symbols: np.ndarray
     lookup: np.ndarray
     states: np.ndarray
     resting: np.ndarray
+    minimums: np.ndarray
 
 
 class Venue(NamedTuple):
     """All that matching touches: positions is a board of POSITION, 65,536 lines for each account, one after the other; stats one
-    EXCHANGE_STATS record; words (VENUE_WORDS,) int64."""
+    EXCHANGE_STATS record; words (VENUE_WORDS,) int64; events: EVENT records (hot/core.py), one for each order that there can be."""
 
     book: Book
     market: Market
@@ -160,6 +164,7 @@ class Venue(NamedTuple):
     positions: np.ndarray
     stats: np.ndarray
     words: np.ndarray
+    events: np.ndarray
 
 
 # Words of Flow.words.
@@ -180,6 +185,23 @@ class Flow(NamedTuple):
     reference: np.ndarray
     moved_ns: np.ndarray
     refs: np.ndarray
+
+
+# Words of Schedule.words.
+NEXT_DUE = 0  # the next of its events
+BASE_NS = 1  # when the market opened for messages, from which the schedule counts; since midnight
+SCHEDULE_WORDS = 2
+
+
+class Schedule(NamedTuple):
+    """What happens by the clock, in the order of its times: times (n,) int64 nanoseconds, kinds (n,) uint8, instruments (n,) int64; last_px
+    (65,536,) int64: an instrument's last cross, before it the first price of its listing; words (SCHEDULE_WORDS,) int64."""
+
+    times: np.ndarray
+    kinds: np.ndarray
+    instruments: np.ndarray
+    last_px: np.ndarray
+    words: np.ndarray
 
 
 # Words of Replay.words.
@@ -290,6 +312,7 @@ class Exchange(NamedTuple):
 
     venue: Venue
     flow: Flow
+    schedule: Schedule
     replay: Replay
     archive: Archive
     rewind: Rewind

@@ -17,6 +17,7 @@ from engine.exchange.hot.flow import generate_next
 from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
 from engine.exchange.hot.replay import ENDED, history_now, replay_next
 from engine.exchange.hot.rewind import serve_rewinds
+from engine.exchange.hot.schedule import keep_schedule
 from engine.exchange.hot.session import PACKETS_PER_STEP, all_told, cancel_open, clear_up, connection_of, speak_to_all, take_in, take_packet
 from engine.exchange.hot.state import (
     CLOSED,
@@ -68,6 +69,9 @@ def step(exchange, clock):
     done = 0
     flown = 0
     if not paused:
+        if phase == PHASE_TRADING:
+            # Before the clients: what comes in this turn comes after what was due by now.
+            done += keep_schedule(exchange.schedule, venue, exchange.flow.words, now_ns - exchange.words[MIDNIGHT_NS])
         done += serve(exchange, now_ns)
     if phase == PHASE_TRADING:
         if not paused:

@@ -94,6 +94,11 @@ STATE_DEAD = ord("D")
 LIQUIDITY_ADDED = ord("A")
 LIQUIDITY_REMOVED = ord("R")
 
+# What an order trades in, and what became of it there: the opening cross, the closing cross, or continuous trading.
+NO_CROSS = ord("N")
+OPENING_CROSS = LIQUIDITY_OPENING = ord("O")
+CLOSING_CROSS = LIQUIDITY_CLOSING = ord("C")
+
 CANCEL_BY_USER = ord("U")
 CANCEL_IOC = ord("I")
 
