@@ -348,6 +348,14 @@ def test_an_order_for_a_cross_can_be_replaced_and_cancelled_and_nobody_sees_it(t
     assert trading.line(0)[4:] == (100, 0)
 
 
+def test_a_mass_cancel_of_a_symbol_takes_its_orders_for_a_cross_too(trading: Floor) -> None:
+    for cross, symbol in (("C", "AAPL"), ("N", "AAPL"), ("C", "MSFT")):
+        trading.enter("S", 100, 4_000_000, cross, symbol=symbol)
+    trading.say(ouch.MASS_CANCEL.encode(user_ref=4, firm="", symbol="AAPL", appendage_length=0))
+    assert sorted(trading.told(0, "C")) == [("C", 1, 100, "U"), ("C", 2, 100, "U")]
+    assert (trading.line(0)[4:], trading.line(0, 2)[4:]) == ((0, 0), (0, 100))
+
+
 def test_who_leaves_has_its_orders_for_a_cross_cancelled(trading: Floor) -> None:
     trading.enter("S", 300, LISTED_PX, "C")
     trading.clients[0].close()
@@ -392,6 +400,20 @@ def test_a_pro_rata_symbol_shares_and_another_does_not(tmp_path: Path) -> None:
             # 60 of 600: 10, 30, 0 (below the minimum of 10), 19; the one left over goes to the oldest.
             assert shares == ([11, 30, 19] if symbol == "AAPL" else [60])
             assert [message["shares"] for message in made.published("E")] == shares
+
+
+def test_where_a_price_is_shared_an_owner_s_orders_are_dealt_with_first(tmp_path: Path) -> None:
+    """300 of the 400 others' shares are wanted; the owner's 100 behind them do not take part in the sharing."""
+    with floor(tmp_path, Hours(), pro_rata=("AAPL",), self_trade="cancel_oldest") as made:
+        for qty, account in ((50, 1), (300, 1), (100, 0), (50, 1)):
+            made.enter("S", qty, LISTED_PX + 100, account=account)
+        made.enter("S", 20, LISTED_PX, account=1)
+        made.enter("B", 320, LISTED_PX + 100)
+        assert [(report["type"], report["user_ref"]) for report in made.reports[0]] == [
+            ("A", 1), ("A", 2), ("E", 2), ("D", 1), ("E", 2), ("E", 2), ("E", 2),
+        ]  # fmt: skip
+        assert [report["quantity"] for report in made.reports[1] if report["type"] == "E"] == [20, 38, 225, 37]
+        assert made.line(0) == (320, 320, 0, -320 * (LISTED_PX + 100) + 20 * 100, 0, 0)
 
 
 def test_generated_flow_takes_part_in_both_crosses(tmp_path: Path) -> None:
