@@ -7,6 +7,7 @@ import pytest
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import BUY, RISK_HALTED, SELL
 from engine.risk.hot import reasons as risk
+from engine.risk.hot.state import BUCKET_MAX, LEVEL, TOKEN
 from engine.risk.rules import Rules
 from engine.risk.rules import write as write_rules
 from tests.gateway_house import MSFT, PX, House, brief, build_houses
@@ -82,6 +83,18 @@ def test_executions_make_the_profit_and_a_broken_one_takes_it_back(house: House)
     house.venue.say(ouch.BROKEN, user_ref=order, match=7)
     house.settle()
     assert (house.facts.pnl, house.facts.gross, house.facts.executions) == (0, 40 * PX, 0)
+
+
+def test_the_cancels_of_a_sweep_are_messages_too(house: House) -> None:
+    """What they take out of the bucket new orders wait for, and they count for the ratio of orders to trades."""
+    for _ in range(3):
+        house.live()
+    before = int(house.facts.messages)
+    house.control.kill = 1
+    assert len(house.settle()) == 3
+    assert int(house.facts.messages) == before + 3
+    gate = house.stage.risk
+    assert int(gate.bucket[LEVEL]) == int(gate.rules[BUCKET_MAX]) - 3 * TOKEN
 
 
 def test_losses_in_a_row_are_counted_from_executions(houses) -> None:

@@ -45,6 +45,7 @@ from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SE
 from engine.layout import INSTRUMENTS_MAX, pack_symbol
 from engine.wire.hot.syscalls import PEER_WORDS
 from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
+from shm.ring import round_up_capacity
 
 # Packets that may wait for the socket; a power of two. Half of them hold what one step can publish many times over.
 PACKETS = 1024
@@ -122,7 +123,7 @@ def _session_bytes(session: str) -> np.ndarray:
 
 
 def make_clients(accounts: int, orders_max: int, reports_max: int) -> Client:
-    places = 1 << max(1, (orders_max - 1).bit_length())
+    places = round_up_capacity(orders_max)
     return Client(
         words=np.zeros((accounts, CLIENT_WORDS), np.int64),
         table=np.zeros((accounts, places), CLIENT_ENTRY).view(np.recarray),

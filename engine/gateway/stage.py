@@ -34,7 +34,7 @@ from engine.risk.make import make_risk, verdicts
 from engine.wire.credentials import LOGIN_PAIR_AT, Credentials, undumped
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
 from shm.layout import LINE_BYTES
-from shm.ring import Ring
+from shm.ring import Ring, round_up_capacity
 from shm.table import Board, Table
 
 READER = "gateway"
@@ -121,7 +121,7 @@ class GatewayStage:
             control=control,
             rules=rules,
             facts=facts,
-            orders_max=power_of_two(orders_max),
+            orders_max=round_up_capacity(orders_max),
         )
         wire = templates(credentials, session, sequence, trader)
         self.socket = connect(host, port)
@@ -140,7 +140,7 @@ class GatewayStage:
             inbound=np.zeros(INBOUND_BYTES, np.uint8),
             wire=wire,
             table=line_aligned(orders_max, ORDER_ENTRY),
-            ids=np.zeros(power_of_two(orders_max), np.uint32),
+            ids=np.zeros(round_up_capacity(orders_max), np.uint32),
             executions=line_aligned(executions_max, EXECUTION_ENTRY),
             positions=positions.records,
             stats=stats.records,
@@ -214,13 +214,9 @@ def templates(credentials: Credentials, session: str, sequence: int, trader: str
     return wire
 
 
-def power_of_two(count: int) -> int:
-    return 1 << max(1, (count - 1).bit_length())
-
-
 def line_aligned(count: int, dtype: np.dtype) -> np.recarray:
     """At least `count` zeroed records, a power of two of them, from a cache line on. Their pages are touched now and not in the loop."""
-    capacity = power_of_two(count)
+    capacity = round_up_capacity(count)
     raw = np.empty(capacity * dtype.itemsize + LINE_BYTES, np.uint8)
     raw.fill(0)
     offset = -raw.ctypes.data % LINE_BYTES

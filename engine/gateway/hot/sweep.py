@@ -33,7 +33,8 @@ from engine.gateway.hot.state import (
 from engine.gateway.ouch.hot.encode import CANCEL_BYTES, CANCEL_REF, SWEEP_AT, SWEEP_CANCELS_MAX
 from engine.gateway.ouch.hot.session import send
 from engine.layout import CONTROL, PHASE_DRAINING
-from engine.messages.hot.stamp import now_tsc
+from engine.messages.hot.stamp import now_tsc, wall_ns
+from engine.risk.hot.flow import count_cancels
 from engine.risk.hot.scopes import covered
 from engine.risk.hot.state import KILL, PHASE, SCOPED
 from engine.wire.hot.bytes import put_u32
@@ -104,6 +105,7 @@ def sweep(gateway, clock, tsc):
     session[SWEPT_TSC] = now_tsc(clock) if session[PENDING_BYTES] == 0 else 0
     cancelled = size // CANCEL_BYTES
     spend(gateway.pace, cancelled)
+    count_cancels(gateway.risk, cancelled, wall_ns(clock, tsc))
     session[SWEEP_CANCELS] += cancelled
     gateway.stats[0].sent += cancelled
     gateway.stats[0].cancels_on_drain += cancelled

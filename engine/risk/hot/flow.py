@@ -96,13 +96,13 @@ def judge_flow(risk, order, increase_qty, now_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-def count_cancel(risk, now_ns):
-    """A cancel passes, and is a message all the same: what it takes out of the bucket new orders must wait for."""
-    risk.facts[MESSAGES] += 1
+def count_cancels(risk, count, now_ns):
+    """Cancels pass, and are messages all the same: what they take out of the bucket new orders must wait for."""
+    risk.facts[MESSAGES] += count
     if refresh(risk) == 0:
         return
     fill_bucket(risk.rules, risk.bucket, now_ns)
-    risk.bucket[LEVEL] = max(risk.bucket[LEVEL] - TOKEN, -risk.rules[BUCKET_MAX])
+    risk.bucket[LEVEL] = max(risk.bucket[LEVEL] - count * TOKEN, -risk.rules[BUCKET_MAX])
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)

@@ -15,7 +15,7 @@ from numba import njit
 
 from engine.layout import BUY, MSG_CANCEL, MSG_NEW, MSG_REPLACE, PHASE_TRADING, SELL, TIF_DAY, TIF_IOC
 from engine.messages.hot.stamp import wall_ns
-from engine.risk.hot.flow import count_cancel, judge_flow
+from engine.risk.hot.flow import count_cancels, judge_flow
 from engine.risk.hot.own import crosses_own
 from engine.risk.hot.reasons import (
     PASSED,
@@ -39,6 +39,9 @@ from engine.risk.hot.stake import judge_stake, revalue
 from engine.risk.hot.state import KILL, LINES, OFF, PHASE, SCOPED, SELF_TRADE, SESSION_UP
 from shm.atomics import load_acquire
 
+# One cancel. Typed, since a kernel is compiled once more for every literal that it is called with.
+ONE = np.int64(1)
+
 
 @njit(cache=True, _nrt=False, forceinline=True)
 def check(risk, clock, now_tsc, order, standing, counted_qty, executed_qty):
@@ -51,7 +54,7 @@ def check(risk, clock, now_tsc, order, standing, counted_qty, executed_qty):
     if order.kind == MSG_CANCEL:
         reason = judge_cancel(risk, order, standing, counted_qty)
         if reason == PASSED:
-            count_cancel(risk, wall_ns(clock, now_tsc))
+            count_cancels(risk, ONE, wall_ns(clock, now_tsc))
     else:
         reason = judge_standing(risk, order, standing)
         if reason == PASSED:
