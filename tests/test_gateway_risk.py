@@ -85,6 +85,16 @@ def test_executions_make_the_profit_and_a_broken_one_takes_it_back(house: House)
     assert (house.facts.pnl, house.facts.gross, house.facts.executions) == (0, 40 * PX, 0)
 
 
+@pytest.mark.statement(15)
+def test_an_execution_is_reported_in_the_turn_in_which_it_comes(house: House) -> None:
+    order = house.live(side=BUY)
+    house.told()
+    house.venue.say(ouch.EXECUTED, user_ref=order, quantity=60, px=PX, match=7)
+    house.turn()
+    assert brief(house.told(), "qty", "px", "ref_id") == [("executed", 60, PX, 7)]
+    assert (house.line()["position"], int(house.facts.executions)) == (60, 1)
+
+
 def test_the_cancels_of_a_sweep_are_messages_too(house: House) -> None:
     """What they take out of the bucket new orders wait for, and they count for the ratio of orders to trades."""
     for _ in range(3):
