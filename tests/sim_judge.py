@@ -268,6 +268,10 @@ class Judge:
         limits, after = world.limits, self.account.reach()
         if world.state == "halted":
             return "the gate is halted"
+        if world.covers(order["strategy"], NAMES.get(instrument, "")):
+            return "its part is killed"
+        if fields["client_id"] != f"TICKPATH  /S{order['strategy']:02}":
+            return f"it does not name its strategy, {order['strategy']}"
         if instrument not in NAMES or NAMES[instrument] in limits.restricted:
             return "it may not be traded"
         if not 1 <= order["qty"] <= limits.order_qty_max:
@@ -407,6 +411,7 @@ class Judge:
         if drained and truth_open:
             self.say(f"drained, but the venue has {truth_open}")
         self.judge_told()
+        self.judge_killed()
         # A place may be taken again before the venue has spelled out what was clear already: that a replacement died with its order.
         if int(life.stats["unknown_reports"]) > self.account.late_rejections:
             self.say(f"unknown_reports={int(life.stats['unknown_reports'])}")
@@ -416,6 +421,13 @@ class Judge:
         for name in ("reports_lost", "illegal_moves"):
             if int(life.stats[name]):
                 self.say(f"{name}={int(life.stats[name])}")
+
+    def judge_killed(self) -> None:
+        """Of what is killed nothing is open any more."""
+        asked = {ref: self.asked[order_id] for order_id, ref in self.gone.items()}
+        for ref, order in self.account.orders.items():
+            if ref in asked and self.world.covers(asked[ref]["strategy"], NAMES[order.instrument]):
+                self.say(f"killed, and yet open: {ref}: {order}")
 
     def judge_pnl(self) -> None:
         life, risk = self.world.life, self.world.life.gateway.state.risk

@@ -49,6 +49,14 @@ TIGHTER: tuple[dict[str, Any], ...] = (
 )
 
 
+# Parts that are killed by themselves.
+SCOPES: tuple[dict[str, Any], ...] = (
+    {"strategy": 0}, {"strategy": 1}, {"symbol": "AAPL"}, {"symbol": "MSFT"}, {"strategy": 1, "symbol": "AAPL"}, {"venue": "XNAS"},
+    {"venue": "OTHER"},
+)  # fmt: skip
+STRATEGIES = (0, 1)
+
+
 @dataclass
 class LinkFaults:
     """One connection. Bytes take delay_ns each way, from and to; chunk_bytes is the most that arrives in one turn (0: all that is due);
@@ -85,6 +93,7 @@ class Plan:
     swaps: float = 0.0
     pauses: list[tuple[str, int, int]] = field(default_factory=list)
     kills: list[tuple[int, bool]] = field(default_factory=list)
+    scopes: list[tuple[int, bool, dict[str, Any]]] = field(default_factory=list)
     changes: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     states: list[tuple[int, str]] = field(default_factory=list)
     deaths: list[int] = field(default_factory=list)
@@ -99,6 +108,7 @@ class Plan:
         )
         said += [f"{actor} pauses at {at} for {turns}" for actor, at, turns in self.pauses]
         said += [f"{'kill' if killed else 'arm'} at {at}" for at, killed in self.kills]
+        said += [f"{'kill' if killed else 'arm'} {scope} at {at}" for at, killed, scope in self.scopes]
         said += [f"limits at {at}: {change}" for at, change in self.changes] + [f"state at {at}: {state}" for at, state in self.states]
         said += [f"dies at {at}" for at in self.deaths]
         return said
@@ -138,6 +148,9 @@ def _draw_commands(plan: Plan, chance: random.Random) -> None:
     if chance.random() < 0.4:
         at = sorted(chance.sample(range(plan.turns), chance.choice((1, 2, 3, 4))))
         plan.kills = [(turn, number % 2 == 0) for number, turn in enumerate(at)]
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
+        scope, at = chance.choice(SCOPES), chance.randrange(plan.turns)
+        plan.scopes += [(at, True, scope)] + [(at + chance.randint(1, 200), False, scope)] * (chance.random() < 0.7)
     for _ in range(chance.choice((0, 0, 1, 2))):
         plan.changes.append((chance.randrange(plan.turns), chance.choice(TIGHTER)))
     for _ in range(chance.choice((0, 0, 0, 1, 2))):

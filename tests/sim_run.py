@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.layout import PHASE_DRAINING
+from engine.runtime.latch import Scope
 from tests.sim_judge import Judge
 from tests.sim_plan import ACTORS, MS, Plan, drawn
 from tests.sim_world import RECONNECTS, World
@@ -83,6 +84,10 @@ class Run:
             if at == self.turn:
                 self.note("kill" if killed else "arm")
                 world.kill(killed)
+        for at, killed, scope in plan.scopes:
+            if at == self.turn:
+                self.note("kill" if killed else "arm", scope)
+                world.kill(killed, Scope(**scope))
         for at, change in plan.changes:
             if at == self.turn:
                 self.note("limits", change)

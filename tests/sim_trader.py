@@ -156,6 +156,7 @@ class Trader:
         usual = {
             "origin_tsc": now_tsc, "ts_ns": 0, "flags": 0, "age_tsc": 0, "px": 0, "qty": 0, "target_id": 0, "tif": TIF_DAY, "strategy": 0,
         }  # fmt: skip
+        usual["strategy"] = 1 if self.chance.random() < 0.3 else 0
         order = self.into.slots.view(np.ndarray)[index]
         for name, value in (usual | fields).items():
             order[name] = value

@@ -40,13 +40,16 @@ from engine.layout import (
     STRATEGY_STATS,
     SYMBOL,
     TICKS,
+    pack_symbol,
 )
 from engine.messages.hot.stamp import NOW
 from engine.risk.limits import Limits
 from engine.risk.rules import STATES, Rules
 from engine.risk.rules import write as write_rules
+from engine.runtime import kills
 from engine.runtime.clock import simulated_clock
 from engine.runtime.instance import HOPS
+from engine.runtime.latch import WHOLE, Scope
 from engine.strategy.stage import StrategyStage
 from engine.wire.credentials import Credentials
 from shm._shim import lib
@@ -56,7 +59,7 @@ from shm.segment import Geometry
 from shm.table import Board
 from tests.feed_house import free_port
 from tests.sim_network import MarketLine, Network, Note, listening
-from tests.sim_plan import Plan
+from tests.sim_plan import STRATEGIES, Plan
 from tests.sim_trader import Trader
 
 LINES = 64
@@ -65,9 +68,11 @@ START_TSC = 10**12
 SYMBOLS = {"AAPL": 100.0, "MSFT": 50.0}
 NUMBERS = {symbol: place + 1 for place, symbol in enumerate(SYMBOLS)}
 EXCHANGE_LINES = 65_536
+VENUE = "XNAS"
 STALE_MS = 3_000
 ATTEND_TURNS = 3
 FAR_NS = 1 << 62
+ENABLED = dict.fromkeys(STRATEGIES, 1)
 # Short enough to happen within a run; the venue says something once a second.
 RECONNECTS = "connector" in inspect.signature(GatewayStage).parameters
 RECONNECT: dict[str, Any] = {"silence_ms": 2_500, "connect_ms": 100, "reconnect_ms": 2, "reconnect_ms_max": 40, "reconnect_tries": 200}
@@ -145,6 +150,7 @@ class World:
         self.control_table = PrivateTable(CONTROL)
         self.control = self.control_table.records[0]
         self.control["phase"] = PHASE_TRADING
+        self.control["venue"] = pack_symbol(VENUE)
         self.quotes, self.instruments = PrivateBoard(QUOTE, LINES), PrivateBoard(INSTRUMENT, LINES)
         self.ticks = PrivateRing(1024, TICKS, ["strategy"])
         self.rules_board = PrivateBoard(RISK_RULES, 1)
@@ -221,7 +227,10 @@ class World:
     # What people do.
 
     def enforce(self) -> None:
-        write_rules(self.rules_board, Rules(self.limits, symbols=len(SYMBOLS), venue_qty_max=QUANTITY_MAX, state=STATES[self.state]))
+        write_rules(
+            self.rules_board,
+            Rules(self.limits, symbols=len(SYMBOLS), venue_qty_max=QUANTITY_MAX, state=STATES[self.state], enabled=ENABLED),
+        )
 
     def change_limits(self, change: dict[str, Any]) -> None:
         self.given |= change
@@ -232,8 +241,18 @@ class World:
         self.state = state
         self.enforce()
 
-    def kill(self, killed: bool) -> None:
-        self.control["kill"] = int(killed)
+    def kill(self, killed: bool, scope: Scope = WHOLE) -> None:
+        if killed:
+            kills.put(self.control_table, scope, "simulated")
+        else:
+            kills.lift(self.control_table, scope)
+
+    def covers(self, strategy: int, symbol: str) -> bool:
+        """Whether some kill that holds covers an order."""
+        return any(
+            (scope.strategy is None or scope.strategy == strategy) and scope.symbol in ("", symbol) and scope.venue in ("", VENUE)
+            for scope in kills.held(self.control_table)
+        )
 
     def die(self) -> None:
         """Our processes are gone at once, without a word to anybody, and are started again."""
