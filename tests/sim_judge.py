@@ -30,10 +30,12 @@ from engine.layout import (
     MSG_REJECTED,
     MSG_REPLACE,
     MSG_REPLACED,
+    PHASE_TRADING,
     REJECTED_BY_RISK,
     SELL,
     TIF_IOC,
 )
+from engine.risk.hot.reasons import REASON_KILLED_SCOPE, REASON_WITHDRAWN
 from engine.risk.limits import OFF_WORD
 from engine.wire import soupbintcp as soup
 from tests.sim_account import CANCEL, NEW, REPLACE, Account
@@ -42,6 +44,10 @@ from tests.sim_world import NUMBERS, RECONNECTS, World
 
 NAMES = {number: symbol for symbol, number in NUMBERS.items()}
 KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "cancelled", MSG_EXECUTED: "executed", MSG_REJECTED: "rejected"}
+
+
+# Turns in which a kill that was lifted may still be carried out: its cancels wait for the socket.
+SWEEP_TURNS = 100
 
 
 class Stream:
@@ -82,7 +88,8 @@ class Judge:
         self.known_dead: set[int] = set()
         self.answers: dict[int, Any] = {}
         self.killed_before = False
-        self.tokens: tuple[float, int] | None = None
+        self.swept_until = 0
+        self.tokens: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self.marks: dict[int, set[int]] = {number: set() for number in NAMES}
         self.begin_life()
@@ -101,9 +108,10 @@ class Judge:
         self.put, self.told = 0, 0
         self.reports: list[dict[str, int]] = []
         self.executed: dict[tuple[int, int], dict[str, int]] = {}
+        self.traded: dict[int, int] = {}
         self.came: dict[int, list[str]] = defaultdict(list)
         self.last_ref = 0
-        self.tokens = None
+        self.tokens = {}
         self.was_up = False
 
     # After the strategy: what it asked for.
@@ -119,7 +127,11 @@ class Judge:
                 # Of an id that comes again the first one counts: the others are refused.
                 self.asked.setdefault(order["order_id"], order)
             elif order["kind"] == MSG_CANCEL:
-                self.cancels_asked.add(order["order_id"])
+                # Where it is still to replace another that one may be cancelled in its place.
+                order_id = order["order_id"]
+                while order_id and order_id not in self.cancels_asked:
+                    self.cancels_asked.add(order_id)
+                    order_id = self.asked.get(order_id, {}).get("target_id", 0)
 
     # After the venue: what is true.
 
@@ -215,8 +227,19 @@ class Judge:
                 seen.next += 1
 
     def weigh_cancel(self, fields: dict[str, Any]) -> None:
+        order_id = next((order_id for order_id, ref in self.gone.items() if ref == fields["user_ref"]), 0)
+        if order_id and order_id not in self.cancels_asked and not self.may_sweep(self.asked[order_id]):
+            self.say(f"order {order_id} was cancelled and nobody asked for that: {fields}")
         if fields["user_ref"] > max(self.last_ref, *self.account.answered, 0, 0):
             self.say(f"a cancel of user_ref={fields['user_ref']}, which was never sent: {fields}")
+
+    def may_sweep(self, order: dict[str, int]) -> bool:
+        """Whether the gateway may cancel an order of its own accord. A kill that was lifted a moment ago may still be carried out."""
+        control = self.world.control
+        covered = self.world.covers(order["strategy"], NAMES.get(order["instrument"], ""))
+        if covered or control["phase"] != PHASE_TRADING:
+            self.swept_until = self.turn + SWEEP_TURNS
+        return covered or control["phase"] != PHASE_TRADING or self.turn < self.swept_until
 
     def weigh_order(self, link: Link, seen: Seen, name: str, fields: dict[str, Any], *, killed: bool) -> None:
         ref = int(fields["user_ref"])
@@ -255,12 +278,20 @@ class Judge:
         if name == NEW:
             told |= {"side": ord(fields["side"]), "qty": fields["quantity"], "symbol": fields["symbol"]}
             wanted |= {"side": order["side"], "qty": order["qty"], "symbol": NAMES.get(order["instrument"], "")}
-        elif fields["quantity"] < order["qty"]:
-            self.say(f"less than was asked for ({order['qty']}): {what}")
+        elif fields["quantity"] != order["qty"] + self.traded_by(order["target_id"]):
+            self.say(f"asked for {order['qty']} open, of a chain that has traded {self.traded_by(order['target_id'])}: {what}")
         elif self.gone.get(order["target_id"]) != fields["orig_user_ref"]:
             self.say(f"it replaces another order than {order['target_id']}, {self.gone.get(order['target_id'])}: {what}")
         if told != wanted:
             self.say(f"asked for {wanted}, sent {told}: {what}")
+
+    def traded_by(self, order_id: int) -> int:
+        """What an order and those that it replaced have traded, as far as the strategy has been told."""
+        traded = 0
+        while order_id in self.asked and order_id in self.gone:
+            ref, order_id = self.gone[order_id], self.asked[order_id]["target_id"]
+            traded += self.traded.get(ref, 0)
+        return traded
 
     def breach(self, name: str, fields: dict[str, Any], order: dict[str, int], before: dict[int, tuple[int, int]]) -> str | None:
         """A limit that the order broke. What is held against it is the truth, which the gateway can only count for more."""
@@ -284,8 +315,11 @@ class Judge:
             return f"order_notional_max={limits.order_notional_max}"
         if (problem := self.price_problem(order)) is not None:
             return problem
-        if not self.take_token():
+        if not self.take_token("gate", limits.message_rate_per_s, limits.message_burst):
             return f"message_rate_per_s={limits.message_rate_per_s}"
+        pace = world.plan.pace_per_s
+        if pace and not self.take_token("pace", pace, world.plan.pace_burst):
+            return f"pace_per_s={pace} pace_burst={world.plan.pace_burst}"
         side = 0 if buying else 1
         if limits.self_trade == "refuse" and self.meets_our_own(order):
             return "it could trade with an order of ours"
@@ -310,12 +344,12 @@ class Judge:
             return f"collar_bps={self.world.limits.collar_bps} around {twice / 2}"
         return None
 
-    def take_token(self) -> bool:
-        """A bucket that only new orders and replacements take from: cancels take more, so the gate's is never fuller."""
-        limits, now = self.world.limits, self.world.now
-        level, since = self.tokens or (float(limits.message_burst), now)
-        level = min(float(limits.message_burst), level + (now - since) * limits.message_rate_per_s / 1e9)
-        self.tokens = level - 1.0, now
+    def take_token(self, name: str, per_s: float, burst: float) -> bool:
+        """A bucket that only new orders and replacements take from: cancels take more, so the gateway's own is never fuller."""
+        now = self.world.now
+        level, since = self.tokens.get(name, (float(burst), now))
+        level = min(float(burst), level + (now - since) * per_s / 1e9)
+        self.tokens[name] = level - 1.0, now
         return level >= 1.0 - 1e-6
 
     def meets_our_own(self, order: dict[str, int]) -> bool:
@@ -362,6 +396,7 @@ class Judge:
             if key in self.executed:
                 self.say(f"an execution told twice: {report}")
             self.executed[key] = report
+            self.traded[key[1]] = self.traded.get(key[1], 0) + report["qty"]
             if self.account.executions.get(key) != (report["qty"], report["px"]):
                 self.say(f"an execution that never was: {report}")
         elif kind in (MSG_ACCEPTED, MSG_REPLACED):
@@ -375,6 +410,12 @@ class Judge:
             came.append("rejected")
         elif kind == MSG_REJECTED:
             came.append("refused")
+            strategy = self.asked.get(order_id, {}).get("strategy", 0)
+            covered = self.world.covers(strategy, NAMES.get(report["instrument"], ""))
+            if report["reason"] == REASON_KILLED_SCOPE and not covered:
+                self.say(f"refused as part of what is killed, which it is not: {report}")
+        elif kind == MSG_CANCELLED and report["reason"] == REASON_WITHDRAWN:
+            came.append("withdrawn")
 
     # In the end.
 

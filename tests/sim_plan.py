@@ -86,6 +86,9 @@ class Plan:
     reports_capacity: int
     orders_max: int
     executions_max: int
+    pace_per_s: int = 0
+    pace_burst: int = 1
+    queue_max: int = 64
     links: list[LinkFaults] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
     loss: float = 0.0
@@ -106,6 +109,7 @@ class Plan:
         said += (
             [f"market data: loss={self.loss} repeats={self.repeats} swaps={self.swaps}"] if self.loss + self.repeats + self.swaps else []
         )
+        said += [f"pace {self.pace_per_s} a second, {self.pace_burst} at once, queue of {self.queue_max}"] if self.pace_per_s else []
         said += [f"{actor} pauses at {at} for {turns}" for actor, at, turns in self.pauses]
         said += [f"{'kill' if killed else 'arm'} at {at}" for at, killed in self.kills]
         said += [f"{'kill' if killed else 'arm'} {scope} at {at}" for at, killed, scope in self.scopes]
@@ -135,6 +139,8 @@ def drawn(seed: int) -> Plan:
     )
     plan.links = [LinkFaults() if calm else _link(chance, turns) for _ in range(12)]
     plan.refusals = [0 if calm or chance.random() < 0.6 else chance.randint(1, 3) for _ in plan.links]
+    if chance.random() < 0.3:
+        plan.pace_per_s, plan.pace_burst, plan.queue_max = chance.choice((200, 2_000)), chance.choice((1, 10)), chance.choice((4, 64))
     if chance.random() < 0.4:
         plan.loss, plan.repeats, plan.swaps = (chance.choice((0.0, 0.02, 0.1)) for _ in range(3))
     for _ in range(chance.choice((0, 0, 1, 2, 4))):

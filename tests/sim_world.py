@@ -121,7 +121,8 @@ class Life:
             orders=self.orders, reports=self.reports, quotes=world.quotes, instruments=world.instruments, positions=self.positions,
             stats=self.stats_table, control=world.control_table, hops=self.hops, rules=world.rules_board, facts=self.facts_table,
             credentials=Credentials.of("TICK", "PATH"), limits=world.limits, midnight_ns=MIDNIGHT_NS, symbols=list(SYMBOLS),
-            orders_max=plan.orders_max, executions_max=plan.executions_max,
+            orders_max=plan.orders_max, executions_max=plan.executions_max, pace_per_s=plan.pace_per_s,
+            pace_burst=plan.pace_burst, queue_max=plan.queue_max,
         )  # fmt: skip
 
     @property
