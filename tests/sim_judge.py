@@ -236,10 +236,10 @@ class Judge:
     def may_sweep(self, order: dict[str, int]) -> bool:
         """Whether the gateway may cancel an order of its own accord. A kill that was lifted a moment ago may still be carried out."""
         control = self.world.control
-        covered = self.world.covers(order["strategy"], NAMES.get(order["instrument"], ""))
-        if covered or control["phase"] != PHASE_TRADING:
+        killed_here = self.world.covers(order["strategy"], NAMES.get(order["instrument"], ""))
+        if killed_here or control["phase"] != PHASE_TRADING:
             self.swept_until = self.turn + SWEEP_TURNS
-        return covered or control["phase"] != PHASE_TRADING or self.turn < self.swept_until
+        return killed_here or control["phase"] != PHASE_TRADING or self.turn < self.swept_until
 
     def weigh_order(self, link: Link, seen: Seen, name: str, fields: dict[str, Any], *, killed: bool) -> None:
         ref = int(fields["user_ref"])
@@ -411,8 +411,8 @@ class Judge:
         elif kind == MSG_REJECTED:
             came.append("refused")
             strategy = self.asked.get(order_id, {}).get("strategy", 0)
-            covered = self.world.covers(strategy, NAMES.get(report["instrument"], ""))
-            if report["reason"] == REASON_KILLED_SCOPE and not covered:
+            killed_here = self.world.covers(strategy, NAMES.get(report["instrument"], ""))
+            if report["reason"] == REASON_KILLED_SCOPE and not killed_here:
                 self.say(f"refused as part of what is killed, which it is not: {report}")
         elif kind == MSG_CANCELLED and report["reason"] == REASON_WITHDRAWN:
             came.append("withdrawn")
