@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import config
 
-from engine.gateway.hot.state import ENDED, FREE
+from engine.gateway.hot.state import ENDED, FREE, LOGIN_SENT, STATE
 from engine.gateway.hot.step import step
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.stage import GatewayStage, packet
@@ -124,11 +124,21 @@ class Venue:
         host, port = self.listener.getsockname()
         return host, port
 
+    def take(self, connections: list[socket.socket]) -> None:
+        """The newest connection: of those made in another way, or of our listener."""
+        if not connections:
+            self.accept()
+            return
+        self.client = connections.pop()
+        self.client.settimeout(PATIENCE_S)
+        self.stream = b""
+
     def accept(self) -> None:
         self.listener.settimeout(PATIENCE_S)
         self.client, _ = self.listener.accept()
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client.settimeout(PATIENCE_S)
+        self.stream = b""
 
     def send(self, raw: bytes) -> None:
         assert self.client is not None
@@ -214,12 +224,15 @@ class House:
         self.limits = Limits(**LIMITS | (limits or {}))
         write_rules(self.rules, Rules(self.limits, symbols=2, venue_qty_max=ouch.QUANTITY_MAX))
         self.stage = self.gateway(limits=self.limits, **options)
-        self.venue.accept()
+        if self.stage.socket is not None:
+            self.venue.accept()
         self.into = self.orders.producer(ORDER).end
         self.out = self.reports.consumer("strategy", REPORT).end
         self.last_id = 0
         self.ending = 0
         self.pings = 0
+        # Those that a connector of the test's own made.
+        self.connections: list[socket.socket] = []
         self.kept: list[dict[str, Any]] = []
         if login:
             self.login()
@@ -228,12 +241,20 @@ class House:
         usual: dict[str, Any] = {
             "address": self.venue.address, "credentials": Credentials.of("TICK", "PATH"), "limits": Limits(**LIMITS),
             "midnight_ns": MIDNIGHT_NS,
-            "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12,
+            "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12, "reconnect_tries": 0,
         }  # fmt: skip
         return GatewayStage(
             orders=self.orders, reports=self.reports, quotes=self.quotes, instruments=self.instruments, positions=self.positions,
             stats=self.stats_table, control=self.control_table, hops=self.hops, rules=self.rules, facts=self.facts_table, **usual | options,
         )  # fmt: skip
+
+    def rebuild(self, **options: Any) -> None:
+        """Another life of the gateway, on the same rings and boards."""
+        self.stage.close()
+        self.venue.hang_up()
+        self.stats.executed = 0
+        self.stage = self.gateway(limits=self.limits, **options)
+        self.venue.accept()
 
     def _keep(self, made: Any) -> Any:
         self.made.append(made)
@@ -259,6 +280,7 @@ class House:
     # The gateway's turns.
 
     def turn(self) -> int:
+        self.stage.attend()
         done = step(self.stage.state, self.clock)
         if done < 0:
             self.ending = done
@@ -280,11 +302,57 @@ class House:
         assert self.control.session_up == 0
         return self.ending
 
-    def login(self) -> None:
-        self.turn_until(lambda: any(kind == "login" for kind, _ in self.venue.heard), "the login request")
-        self.venue.send(login_accepted())
-        self.turn_until(lambda: bool(self.control.session_up), "the login")
-        self.venue.heard.clear()
+    def login(self, *, replay: bytes = b"", next_user_ref: int = 1, head: int = 1) -> None:
+        """The first login of this gateway: it asks how far the sequence has come, then for the day, and for the end of it."""
+        self.probe(head)
+        self.answer_login()
+        self.venue.send(replay)
+        self.come_up(next_user_ref)
+
+    def probe(self, head: int = 1) -> None:
+        """The login that only asks for the number that the venue's sequence has reached. Afterwards the next one is under way."""
+        self.heard("login")
+        self.venue.send(login_accepted(head))
+        self.heard("logout")
+        self.venue.hang_up()
+        self.meet()
+
+    def meet(self) -> None:
+        """Take the connection that the gateway makes."""
+        if self.venue.client is not None:
+            self.venue.hang_up()
+        self.turn_until(lambda: self.session[STATE] == LOGIN_SENT or self.let_time_pass(), "a connection")
+        self.venue.take(self.connections)
+
+    def answer_login(self, sequence: int = 1) -> None:
+        self.heard("login")
+        self.venue.send(login_accepted(sequence))
+
+    def come_up(self, next_user_ref: int = 1) -> None:
+        """Answer the account query, which ends the reconciliation unless an order of an earlier life is open."""
+        self.heard("account query")
+        self.venue.say(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=next_user_ref)
+        self.turn_until(lambda: bool(self.control.session_up), "the session")
+
+    def reconnect(self, *, replay: bytes = b"", next_user_ref: int = 1) -> str:
+        """A lost session is made again, with what the venue tells again. Returns the number of the packet that was asked for."""
+        self.meet()
+        asked: str = self.heard("login")["sequence"]
+        self.venue.send(login_accepted(int(asked)) + replay)
+        self.come_up(next_user_ref)
+        return asked.strip()
+
+    def heard(self, kind: str) -> Any:
+        """Turn until the venue has heard this; what it was. What was heard before is forgotten."""
+        self.turn_until(lambda: any(said == kind for said, _ in self.venue.heard), f"the {kind}")
+        place = next(place for place, (said, _) in enumerate(self.venue.heard) if said == kind)
+        found = self.venue.heard[place][1]
+        del self.venue.heard[: place + 1]
+        return found
+
+    @property
+    def session(self) -> Any:
+        return self.stage.state.session
 
     def settle(self) -> list[tuple[str, Any]]:
         """Let everything that is under way arrive, both ways. Returns what the venue heard since it was last asked."""

@@ -13,18 +13,18 @@ from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.queue import WAITING
 from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
-from engine.gateway.ouch.hot.session import (
+from engine.gateway.ouch.hot.life import (
     LOGIN_NOT_AUTHORIZED,
     LOGIN_REFUSED,
     LOGIN_SESSION_UNAVAILABLE,
     MALFORMED,
-    PACKET_BYTES_MAX,
+    REPORTS_LOST,
     SERVER_SILENT,
     SESSION_ENDED,
     SESSION_LOST,
-    send,
-    send_pending,
 )
+from engine.gateway.ouch.hot.send import send, send_pending
+from engine.gateway.ouch.hot.session import PACKET_BYTES_MAX
 from engine.gateway.stage import packet
 from engine.layout import REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW
@@ -38,24 +38,33 @@ house = pytest.fixture(build_house)
 
 def test_login_asks_for_the_session_and_is_accepted(houses: Callable[..., House]) -> None:
     house = houses(login=False, session="S1", sequence=5)
-    house.turn_until(lambda: bool(house.venue.heard), "the login request")
-    asked = {"username": "TICK", "password": "PATH", "session": "S1".rjust(10), "sequence": "5".rjust(20)}
-    assert house.venue.heard == [("login", asked)]
-    assert house.control.session_up == 0
+    asked = {"username": "TICK", "password": "PATH", "session": "S1".rjust(10), "sequence": "0".rjust(20)}
+    assert house.heard("login") == asked
+    house.venue.send(login_accepted(9))
+    house.heard("logout")
+    house.venue.hang_up()
+    house.meet()
+    assert house.heard("login") == asked | {"sequence": "5".rjust(20)}
     house.venue.send(login_accepted(5))
+    house.heard("account query")
+    assert house.control.session_up == 0
+    for event in "SQME":
+        house.venue.say(ouch.SYSTEM_EVENT, event=event)
+    house.venue.say(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=1)
     house.turn_until(lambda: bool(house.control.session_up), "the login")
-    assert house.stats.logins == 1
-    assert house.stats.reports_lost == 0
+    assert (house.stats.connects, house.stats.logins, house.stats.reconciliations, house.stats.reports_lost) == (2, 1, 1, 0)
     house.venue.say(ouch.SYSTEM_EVENT, event="S")
     house.settle()
-    assert house.stage.state.session[EXPECTED] == 6
+    assert house.session[EXPECTED] == 11
 
 
-def test_packets_missed_before_the_login_are_counted_as_lost(houses: Callable[..., House]) -> None:
-    house = houses(login=False, sequence=5)
-    house.venue.send(login_accepted(9))
-    house.turn_until(lambda: bool(house.control.session_up), "the login")
+def test_packets_that_the_venue_has_no_more_are_counted_and_nothing_is_traded(houses: Callable[..., House]) -> None:
+    house = houses(login=False, sequence=5, reconnect_tries=9)
+    house.probe(9)
+    house.answer_login(9)
+    assert house.turn_to_the_end() == REPORTS_LOST
     assert house.stats.reports_lost == 4
+    assert "cannot be reconciled" in house.stage.reasons[REPORTS_LOST]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +164,8 @@ def test_a_connection_that_takes_no_more_bytes_is_lost(house: House) -> None:
     order_id = house.new()
     assert house.turn_to_the_end() == SESSION_LOST
     assert house.told() == []
-    assert house.state_of(order_id) == gateway_state.PENDING_NEW  # for all we know
+    assert house.state_of(order_id) == gateway_state.UNKNOWN
+    assert house.stats.unknown_orders == 1
     assert house.opens() == (100, 0)
 
 

@@ -50,18 +50,24 @@ def callers(*names: str) -> set[str]:
 
 TAKE = "engine/gateway/hot/take.py"
 SWEEP = "engine/gateway/hot/sweep.py"
-SESSION = "engine/gateway/ouch/hot/session.py"
+SEND = "engine/gateway/ouch/hot/send.py"
+VENUE = "engine/gateway/ouch/hot"
+RECONCILE = f"{VENUE}/reconcile.py"
 
 
 @pytest.mark.statement(13)
 def test_only_the_session_writes_to_a_socket() -> None:
-    session = {f"{SESSION}:send", f"{SESSION}:send_pending"}
+    session = {f"{SEND}:send", f"{SEND}:send_pending"}
     assert callers("send_bytes", "c_send", "c_sendmsg", "sendmmsg") == session
-    # Python's: the goodbye when the stage closes, files of our own, and standard output. None of them has an order in it.
+    # Python's: the goodbye when the stage closes, lines of a board, files of our own, and standard output. None of them has an order in it.
     others = {name for name in callers(*CALLS) if name.startswith(("engine/gateway/", "engine/risk/"))}
     assert others == session | {f"{TAKE}:hand_over", f"{SWEEP}:sweep"} | {
-        f"{SESSION}:begin",
-        f"{SESSION}:keep_alive",
+        f"{VENUE}/life.py:begin",
+        f"{VENUE}/life.py:leave_probe",
+        f"{VENUE}/session.py:keep_alive",
+        f"{RECONCILE}:reconcile",
+        f"{RECONCILE}:decide_fate",
+        "engine/gateway/stage.py:begin_anew",
         "engine/gateway/stage.py:close",
         "engine/risk/rules.py:write",
     }
@@ -97,6 +103,24 @@ def test_the_sweep_sends_nothing_but_cancels() -> None:
     ]
     region = bytes(templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1)[encode.SWEEP_AT :])
     assert region == packet(UNSEQUENCED, ouch.CANCEL_ORDER.encode(user_ref=0, quantity=0)) * encode.SWEEP_CANCELS_MAX
+
+
+@pytest.mark.statement(13)
+@pytest.mark.parametrize(
+    ("path", "name", "sent"),
+    [
+        (RECONCILE, "decide_fate", ["OUTBOX_AT"]),
+        (RECONCILE, "reconcile", ["QUERY_AT"]),
+        (f"{VENUE}/session.py", "keep_alive", ["HEARTBEAT_AT"]),
+        (f"{VENUE}/life.py", "begin", ["LOGIN_AT"]),
+        (f"{VENUE}/life.py", "leave_probe", ["LOGOUT_AT"]),
+    ],
+)
+def test_what_else_is_sent_holds_no_new_order(path: str, name: str, sent: list[str]) -> None:
+    (kernel,) = (function for function in functions(ROOT / path) if function.name == name)
+    sends = [call for call in ast.walk(kernel) if isinstance(call, ast.Call) and ast.unparse(call.func) == "send"]
+    assert [ast.unparse(call.args[3]) for call in sends] == sent
+    assert {name for name in called(kernel) if name.startswith(("put_", "encode"))} <= {"put_digits", "encode_cancel"}
 
 
 @pytest.mark.statement(13)

@@ -2,37 +2,55 @@
 
 stage = GatewayStage(orders=..., reports=..., ...)       # connects; the kernel logs in
 reason = loop(stage.state, ...)                          # engine.gateway.hot.step, until a reason below 0
+stage.attend()                                           # now and then: makes the connection that the kernel asks for
 stage.close()
 """
 
 import contextlib
+import errno
+import os
+import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.gateway.hot.state import (
+    CONNECT_NS,
+    CONNECTED,
+    CONNECTION,
+    DOWN,
     EXECUTION_ENTRY,
+    EXPECTED,
+    FAILED,
     FD,
     MIDNIGHT_NS,
     NEXT_REF,
+    NOTHING,
     ORDER_ENTRY,
-    REQUESTED,
+    PROBING,
+    RANDOM,
+    RETRY_NS,
+    RETRY_NS_MAX,
     SESSION_WORDS,
+    SILENCE_MAX_NS,
     STAMPS,
+    STATE,
     SWEEP_NEXT,
+    TRIES_MAX,
+    WANTED,
     Gateway,
 )
-from engine.gateway.ouch.hot import encode
-from engine.gateway.ouch.hot import session as venue_session
-from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
+from engine.gateway.ouch.hot import encode, life
+from engine.gateway.ouch.v50 import ACCOUNT_QUERY, CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.gateway.waiting import make_pace, make_queue
 from engine.layout import ORDER, REPORT, TIF_DAY
+from engine.risk.hot import state as gate_state
 from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts
 from engine.wire.credentials import LOGIN_PAIR_AT, Credentials, undumped
-from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, UNSEQUENCED
+from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, SILENCE_NS, UNSEQUENCED
 from shm.layout import LINE_BYTES
 from shm.ring import Ring, round_up_capacity
 from shm.table import Board, Table
@@ -40,21 +58,30 @@ from shm.table import Board, Table
 READER = "gateway"
 CONNECT_PATIENCE_S = 5.0
 INBOUND_BYTES = 1 << 16
+NAMED_SYMBOLS = 1 << 10
 
+AGAIN = "it was tried again gateway.reconnect_tries times"
 FATE_UNKNOWN = "orders that were open may still be open there"
 REASONS = {
-    venue_session.SESSION_LOST: f"the venue closed the connection, or it broke; {FATE_UNKNOWN}",
-    venue_session.LOGIN_NOT_AUTHORIZED: "login rejected (A): not authorized; check what gateway.credentials names",
-    venue_session.LOGIN_SESSION_UNAVAILABLE: (
-        "login rejected (S): the session asked for is not available; check gateway.session, or leave it empty for the current one"
+    life.SESSION_LOST: f"the venue closed the connection, or it broke; {AGAIN}; {FATE_UNKNOWN}",
+    life.LOGIN_NOT_AUTHORIZED: "login rejected (A): not authorized; check what gateway.credentials names",
+    life.LOGIN_SESSION_UNAVAILABLE: (
+        "login rejected (S): the session asked for is not available; check gateway.session, or leave it empty for the current one; "
+        "where there was a session before, the venue has begun another one since, which does not know what became of our orders"
     ),
-    venue_session.LOGIN_REFUSED: "login rejected, with a reason that SoupBinTCP does not define",
-    venue_session.SERVER_SILENT: f"the venue was silent for 15 s, heartbeats included; {FATE_UNKNOWN}",
-    venue_session.MALFORMED: f"the venue sent bytes that are not SoupBinTCP with OUCH 5.0; {FATE_UNKNOWN}",
-    venue_session.SESSION_ENDED: "the venue ended the session (Z)",
-    venue_session.EXECUTIONS_EXHAUSTED: (
-        "the table of executions is full: a repeated one could not be told from a new one; raise executions_max"
+    life.LOGIN_REFUSED: "login rejected, with a reason that SoupBinTCP does not define",
+    life.SERVER_SILENT: f"the venue was silent for gateway.silence_ms, heartbeats included; {AGAIN}; {FATE_UNKNOWN}",
+    life.MALFORMED: f"the venue sent bytes that are not SoupBinTCP with OUCH; {AGAIN}; {FATE_UNKNOWN}",
+    life.SESSION_ENDED: "the venue ended the session (Z)",
+    life.EXECUTIONS_EXHAUSTED: "the table of executions is full: a repeated one could not be told from a new one; raise executions_max",
+    life.NOT_CONNECTED: f"no connection to gateway.address could be made again; {AGAIN}; {FATE_UNKNOWN}",
+    life.REPORTS_LOST: "the venue does not have all reports of today any more: positions and open orders cannot be reconciled with it",
+    life.NOT_RECONCILED: (
+        "the session was accepted and could not be reconciled within gateway.silence_ms: the venue did not answer the account query, did "
+        "not cancel an order of an earlier life of this gateway, or told of one for a symbol that the feed has not named; "
+        f"{AGAIN}; {FATE_UNKNOWN}"
     ),
+    life.ORDERS_EXHAUSTED: "an order of an earlier life of this gateway has no place in the order table; raise gateway.orders_max",
 }
 
 
@@ -90,6 +117,13 @@ class GatewayStage:
         pace_per_s: int = 0,
         pace_burst: int = 1,
         queue_max: int = 1_024,
+        silence_ms: int = SILENCE_NS // 1_000_000,
+        connect_ms: int = 5_000,
+        reconnect_ms: int = 50,
+        reconnect_ms_max: int = 2_000,
+        reconnect_tries: int = 30,
+        jitter_seed: int = 1,
+        connector: Callable[[], socket.socket] | None = None,
     ) -> None:
         """Connect to `address` and make the kernel's state; the kernel logs in on its first step.
 
@@ -105,6 +139,14 @@ class GatewayStage:
         executions_max  places for unique executions; with three quarters of them taken new orders are refused
         pace_per_s, pace_burst  messages a second, and at once, that the venue takes; a pace of 0: as many as there are
         queue_max   orders that may wait for that, or for the socket; more are refused
+        silence_ms      after so much silence of the venue the session is lost, and after so much without an acknowledgement of TCP
+        connect_ms      how long a connection may take to be made
+        reconnect_ms    the longest wait before the first try after a loss; it doubles up to reconnect_ms_max, and each wait is between
+                        a half and the whole of it, by jitter_seed
+        reconnect_tries tries in a row that may lead to no session; 0: a lost session is over
+        connector       gives a non-blocking socket that is connected or about to be, or raises OSError; in place of `address`
+
+        Until it has reconciled, the kernel sends no order: the gateway's lines of `positions` begin at zero, and are what the venue tells.
 
         ConnectionError where nobody listens at `address`; ValueError for a value that cannot be used.
         """
@@ -124,13 +166,25 @@ class GatewayStage:
             orders_max=round_up_capacity(orders_max),
         )
         wire = templates(credentials, session, sequence, trader)
-        self.socket = connect(host, port)
+        self.silence_ms = silence_ms
+        self.connector = connector or (lambda: open_connection(host, port, silence_ms))
+        self.socket = None if connector else connect(host, port, silence_ms)
+        self.opening: socket.socket | None = None
         words = np.zeros(SESSION_WORDS, np.int64)
-        words[FD] = self.socket.fileno()
-        words[REQUESTED] = sequence
+        words[FD] = self.socket.fileno() if self.socket else -1
+        words[STATE] = CONNECTED if self.socket else DOWN
+        words[EXPECTED] = sequence
+        words[PROBING] = 1 if sequence > 0 else 0
+        words[SILENCE_MAX_NS] = silence_ms * 1_000_000
+        words[CONNECT_NS] = connect_ms * 1_000_000
+        words[RETRY_NS] = reconnect_ms * 1_000_000
+        words[RETRY_NS_MAX] = reconnect_ms_max * 1_000_000
+        words[TRIES_MAX] = reconnect_tries
+        words[RANDOM] = 1 + jitter_seed % 2_147_483_646
         words[MIDNIGHT_NS] = midnight_ns
         words[SWEEP_NEXT] = 1
         words[NEXT_REF] = 1
+        begin_anew(positions, stats, facts, control)
         self.roles = (orders.consumer(READER, ORDER), reports.producer(REPORT))
         self.state = Gateway(
             orders=self.roles[0].end,
@@ -141,6 +195,7 @@ class GatewayStage:
             wire=wire,
             table=line_aligned(orders_max, ORDER_ENTRY),
             ids=np.zeros(round_up_capacity(orders_max), np.uint32),
+            named=np.zeros((NAMED_SYMBOLS, 2), np.int64),
             executions=line_aligned(executions_max, EXECUTION_ENTRY),
             positions=positions.records,
             stats=stats.records,
@@ -155,17 +210,45 @@ class GatewayStage:
         """What the risk gate decided so far: orders by sentence, most frequent first."""
         return verdicts(self.risk)
 
+    def attend(self) -> None:
+        """Make the connection that the kernel asks for, as far as that goes without waiting; close what it has let go of."""
+        words = self.state.session
+        if words[FD] < 0 and self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        if words[WANTED] != CONNECTION:
+            if self.opening is not None:
+                self.opening.close()
+                self.opening = None
+            return
+        try:
+            self.opening = self.opening or self.connector()
+            if not is_connected(self.opening):
+                return
+        except OSError:
+            if self.opening is not None:
+                self.opening.close()
+                self.opening = None
+            words[WANTED] = FAILED
+            return
+        self.socket, self.opening = self.opening, None
+        words[FD] = self.socket.fileno()
+        words[WANTED] = NOTHING
+        words[STATE] = CONNECTED
+
     def close(self) -> None:
         """Say goodbye to the venue, as far as the socket takes it, and let go of the socket and of both ring ends."""
-        with contextlib.suppress(OSError):
-            self.socket.send(packet(LOGOUT), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        self.socket.close()
+        for held in (self.socket, self.opening):
+            if held is not None:
+                with contextlib.suppress(OSError):
+                    held.send(packet(LOGOUT), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                held.close()
         for role in self.roles:
             role.close()
 
 
-def connect(host: str, port: int) -> socket.socket:
-    """A non-blocking connection without Nagle's delay. ConnectionError names the address and what to do."""
+def connect(host: str, port: int, silence_ms: int) -> socket.socket:
+    """A non-blocking connection, waited for. ConnectionError names the address and what to do."""
     try:
         made = socket.create_connection((host, port), timeout=CONNECT_PATIENCE_S)
     except OSError as error:
@@ -173,10 +256,52 @@ def connect(host: str, port: int) -> socket.socket:
             f"gateway.address={host}:{port}: {error.strerror or error}; expected a venue that listens there: "
             "start it first, or check the address"
         ) from None
+    made.setblocking(False)
+    return tuned(made, silence_ms)
+
+
+def open_connection(host: str, port: int, silence_ms: int) -> socket.socket:
+    """A non-blocking connection that is about to be made. OSError where that fails at once."""
+    made = tuned(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), silence_ms)
+    failure = made.connect_ex((host, port))
+    if failure not in (0, errno.EINPROGRESS):
+        made.close()
+        raise OSError(failure, os.strerror(failure))
+    return made
+
+
+def is_connected(opening: socket.socket) -> bool:
+    """Whether a connection has been made; False while it is under way. OSError where it failed."""
+    writable = select.poll()
+    writable.register(opening, select.POLLOUT)
+    if not writable.poll(0):
+        return False
+    if failure := opening.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(failure, os.strerror(failure))
+    return True
+
+
+def tuned(made: socket.socket, silence_ms: int) -> socket.socket:
+    """Without Nagle's delay, and given up by the kernel when what we sent is not acknowledged for as long as the venue may be silent."""
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    made.setblocking(False)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
     return made
+
+
+# Words of the gate's facts that are sums over what it keeps of instruments and executions, which begin anew with it.
+SUMS = ("PNL", "PEAK", "LOSSES", "GROSS", "NET_LONG", "NET_SHORT", "GROSS_QTY", "SESSION_NOTIONAL", "MESSAGES", "EXECUTIONS", "LINES")
+
+
+def begin_anew(positions: Board, stats: Table, facts: Table, control: Table) -> None:
+    """What an earlier life of this gateway left on its boards is told again by the venue: counted twice it would be wrong."""
+    control.records["session_up"][0] = control.records["drained"][0] = 0
+    for key in np.flatnonzero(positions.words()[:, 0]):
+        positions.write(int(key), np.zeros(1, positions.records.dtype)[0])
+    for name in ("open_orders", "unknown_orders"):
+        stats.records[name][0] = 0
+    for name in SUMS:
+        facts.words()[0][getattr(gate_state, name)] = 0
 
 
 def packet(kind: int, payload: bytes = b"") -> bytes:
@@ -206,6 +331,8 @@ def templates(credentials: Credentials, session: str, sequence: int, trader: str
         (encode.REPLACE_AT, packet(UNSEQUENCED, replace)),
         (encode.CANCEL_AT, packet(UNSEQUENCED, cancel)),
         (encode.HEARTBEAT_AT, packet(CLIENT_HEARTBEAT)),
+        (encode.LOGOUT_AT, packet(LOGOUT)),
+        (encode.QUERY_AT, packet(UNSEQUENCED, ACCOUNT_QUERY.encode(appendage_length=0))),
         (encode.LOGIN_AT, packet(login[0], login[1:])),
         (encode.SWEEP_AT, packet(UNSEQUENCED, cancel) * encode.SWEEP_CANCELS_MAX),
     ):

@@ -121,6 +121,11 @@ class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
     pace_per_s: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
     pace_burst: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1
     queue_max: Annotated[int, Meta(ge=1, le=1 << 20)] = 1_024
+    silence_ms: Annotated[int, Meta(ge=1, le=600_000)] = 15_000
+    connect_ms: Annotated[int, Meta(ge=1, le=600_000)] = 5_000
+    reconnect_ms: Annotated[int, Meta(ge=1, le=600_000)] = 50
+    reconnect_ms_max: Annotated[int, Meta(ge=1, le=600_000)] = 2_000
+    reconnect_tries: Annotated[int, Meta(ge=0, le=1_000_000)] = 30
 
 
 class KillConfig(Struct, forbid_unknown_fields=True, frozen=True):

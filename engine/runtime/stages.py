@@ -1,5 +1,6 @@
 """The four stages, built from a config: the one place that knows every room."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -144,6 +145,12 @@ def build_gateway(run: Run) -> Stage:
         pace_per_s=config.pace_per_s,
         pace_burst=config.pace_burst,
         queue_max=config.queue_max,
+        silence_ms=config.silence_ms,
+        connect_ms=config.connect_ms,
+        reconnect_ms=config.reconnect_ms,
+        reconnect_ms_max=config.reconnect_ms_max,
+        reconnect_tries=config.reconnect_tries,
+        jitter_seed=os.getpid(),
     )
 
 

@@ -15,6 +15,8 @@ from numba import njit
 
 from engine.gateway.hot.state import (
     ACKNOWLEDGED,
+    ADOPTED,
+    ADOPTED_OPEN,
     CANCEL_PENDING,
     CHAIN_MAX,
     ENDED,
@@ -32,7 +34,7 @@ from engine.gateway.hot.state import (
     USER_REF_MAX,
 )
 from engine.layout import BUY
-from engine.risk.hot.own import unlink
+from engine.risk.hot.own import link, unlink
 from engine.risk.hot.reasons import (
     PASSED,
     REASON_ILLEGAL,
@@ -41,6 +43,7 @@ from engine.risk.hot.reasons import (
     REASON_REPLACE_PENDING,
     REASON_UNKNOWN_ORDER,
 )
+from engine.risk.hot.reference import NOWHERE, place_of
 from engine.risk.hot.stake import position_changed
 from shm.hot import board_close, board_open
 
@@ -174,6 +177,36 @@ def enter(gateway, order, open_qty, executed_qty):
     return index
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def adopt_order(gateway, user_ref, instrument, side, px):
+    """An order that an earlier life of this gateway sent takes the place of its user_ref, with nothing open yet. Returns the place, or
+    NOT_FOUND where another open order has it. No strategy knows it, so it has no number but the venue's."""
+    index = user_ref & (gateway.table.shape[0] - 1)
+    entry = gateway.table[index]
+    if is_open(entry):
+        return NOT_FOUND
+    entry.user_ref = user_ref
+    entry.order_id = 0
+    entry.px = px
+    entry.open = 0
+    entry.executed = 0
+    entry.sent_tsc = 0
+    entry.replaces = 0
+    entry.replaced_by = 0
+    entry.instrument = instrument
+    entry.side = side
+    entry.state = PENDING_NEW
+    entry.marks = ADOPTED
+    entry.tif = 0
+    entry.strategy = 0
+    gateway.session[ADOPTED_OPEN] += 1
+    gateway.stats[0].adopted += 1
+    gateway.stats[0].open_orders += 1
+    if place_of(gateway.risk, instrument) != NOWHERE:
+        link(gateway.risk, index, instrument, side, px)
+    return index
+
+
 @njit(cache=True, _nrt=False, forceinline=True)
 def move_to(stats, entry, state):
     """Pass to another state, if an order may: 1. Else the move is counted and not made: 0."""
@@ -182,6 +215,10 @@ def move_to(stats, entry, state):
     if LEGAL[entry.state, state] == 0:
         stats[0].illegal_moves += 1
         return 0
+    if entry.state == UNKNOWN:
+        stats[0].unknown_orders -= 1
+    elif state == UNKNOWN:
+        stats[0].unknown_orders += 1
     entry.state = state
     return 1
 
@@ -191,7 +228,7 @@ def settle(stats, entry):
     """The state of an order that may still trade, from what is under way."""
     state = LIVE
     if entry.marks & ACKNOWLEDGED == 0:
-        state = PENDING_NEW
+        state = UNKNOWN if entry.state == UNKNOWN else PENDING_NEW
     elif entry.marks & CANCEL_PENDING != 0:
         state = PENDING_CANCEL
     elif entry.replaced_by != 0:
@@ -208,6 +245,8 @@ def close(gateway, index, state):
     unlink(gateway.risk, index)
     if is_open(entry):
         gateway.stats[0].open_orders -= 1
+        if entry.marks & ADOPTED != 0:
+            gateway.session[ADOPTED_OPEN] -= 1
         move_to(gateway.stats, entry, state)
     entry.open = 0
     place = id_place(ids, np.int64(entry.order_id), np.int64(entry.user_ref))
@@ -220,7 +259,11 @@ def reopen(gateway, index):
     """A replacement that was presumed dead lives after all: it counts again."""
     entry, ids = gateway.table[index], gateway.ids
     gateway.stats[0].open_orders += 1
+    if entry.marks & ADOPTED != 0:
+        gateway.session[ADOPTED_OPEN] += 1
     move_to(gateway.stats, entry, UNKNOWN)
+    if place_of(gateway.risk, np.int64(entry.instrument)) != NOWHERE:
+        link(gateway.risk, index, entry.instrument, entry.side, entry.px)
     place = id_place(ids, np.int64(entry.order_id), np.int64(0))
     if place != NOT_FOUND:
         ids[place] = entry.user_ref

@@ -25,6 +25,13 @@ def draft(reports, clock, origin_tsc, ts_ns, instrument, side, order_id):
     return index
 
 
+@njit(cache=True, _nrt=False, forceinline=True)
+def publish(reports, index, entry):
+    """Commit a report on an order, unless no strategy knows the order: then the next report is drafted over it."""
+    if entry.order_id != 0:
+        commit(reports, index)
+
+
 @njit(cache=True, _nrt=False)
 def refuse(reports, stats, clock, origin_tsc, order, reason, open_qty):
     """The gate's no. open_qty is what stays open of the order named: not 0 where only a cancel of it was refused."""
@@ -40,14 +47,14 @@ def refuse(reports, stats, clock, origin_tsc, order, reason, open_qty):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def refuse_by_venue(reports, stats, clock, origin_tsc, ts_ns, entry, reason):
-    """The venue's no, said or implied."""
+def refuse_by_venue(reports, stats, clock, origin_tsc, ts_ns, entry, reason, open_qty):
+    """The venue's no, said or implied. open_qty is what stays open of the order: not 0 where only a cancel of it came to nothing."""
     stats[0].rejected_by_venue += 1
     index = draft(reports, clock, origin_tsc, ts_ns, entry.instrument, entry.side, entry.order_id)
     report = reports.slots[index]
     report.kind = MSG_REJECTED
     report.flags = REJECTED_BY_VENUE
     report.px = entry.px
-    report.qty = 0
+    report.qty = open_qty
     report.reason = reason
-    commit(reports, index)
+    publish(reports, index, entry)

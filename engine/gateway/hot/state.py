@@ -9,9 +9,9 @@ from engine.risk.hot.state import Risk
 from shm.hot import ConsumerEnd, ProducerEnd
 
 # Words of Gateway.session.
-FD = 0
+FD = 0  # -1 where there is no connection
 STATE = 1
-ENDING = 2  # why the session is over: what step returns from then on
+ENDING = 2  # why the session was lost last; what step returns once it is OVER
 IN_BEGIN = 3  # inbound[IN_BEGIN:IN_END] was received and not yet read
 IN_END = 4
 RECEIVED_TSC = 5  # when the bytes that completed the packet now being read arrived
@@ -20,8 +20,8 @@ SENT_TSC = 7  # when it was last sent something
 PENDING_AT = 8  # wire[PENDING_AT:][:PENDING_BYTES] is still to be sent
 PENDING_BYTES = 9
 BROKEN_PIPE = 10  # sending failed: read what has arrived, then give up
-REQUESTED = 11  # the sequence number that the login asks for, 0: from now on
-EXPECTED = 12  # the number of the next sequenced packet
+HEAD = 11  # the number that the venue's sequence had reached when this gateway began: what is below it is of an earlier life
+EXPECTED = 12  # the number of the next sequenced packet that was not applied yet: what a login asks for; 0: none of the past
 LAST_ID = 13  # the highest order id seen: the strategy's own numbers
 OWED = 14  # a replacement that died with its order, whose rejection is still to be told
 SWEEP_NEXT = 15  # the sweep cancels what is open of the places of user_refs SWEEP_NEXT .. SWEEP_END
@@ -39,13 +39,49 @@ SWEEP_KILL = 26  # the number of the kill that it is for, until that is told; 0:
 SWEPT_TSC = 27  # when the last of its cancels was written
 SCOPED_SEEN = 28
 UP_SEEN = 29
-SESSION_WORDS = 30
+ARRIVING = 30  # the number of the next sequenced packet to come on this connection
+PROTOCOL = 31  # what is spoken within the session
+PROBING = 32  # 1: the login under way only asks for HEAD
+NAMED = 33  # 1: the login names the venue's session, which must be the same from then on
+WANTED = 34  # what the kernel asks of the stage's attend, or hears from it
+RETRY_TSC = 35  # when a connection is wanted again
+CONNECT_BY_TSC = 36  # when one that is being made is given up
+FAILURES = 37  # tries since a session was up
+RANDOM = 38  # of the jitter
+PROGRESS_TSC = 39  # when reconciliation last got on
+RECONCILE = 40
+QUERY_DUE = 41  # the account query is still to be sent
+NEXT_TOLD = 42  # the venue's answer to it: no order at or above it ever arrived
+LOOK_NEXT = 43  # the next place of the order table to look at, after a loss and again when the venue has told all
+ADOPTED_OPEN = 44  # orders of an earlier life that may still trade
+SILENCE_MAX_NS = 45  # after so much silence of the venue the session is lost
+CONNECT_NS = 46  # how long a connection may take to be made
+RETRY_NS = 47  # the wait before the first try, doubled with each
+RETRY_NS_MAX = 48
+TRIES_MAX = 49
+SESSION_WORDS = 50
 
 # Values of STATE.
+#
+#   DOWN ──connection made──▶ CONNECTED ──▶ LOGIN_SENT ──accepted──▶ RECONCILING ──▶ UP
+#    ▲                                                                               │
+#    └────── lost: closed, broken, silent or garbled, while tries are left ──────────┘        else OVER
 CONNECTED = 0
 LOGIN_SENT = 1
-UP = 2
-OVER = 3
+RECONCILING = 2
+UP = 3
+DOWN = 4
+OVER = 5
+
+# Values of RECONCILE.
+REPLAYING = 0  # the venue tells again what we missed, until its answer to the account query
+JUDGING = 1  # each order is looked at: what the venue never heard of is told to its strategy
+CLEARING = 2  # orders of an earlier life are being cancelled
+
+# Values of WANTED.
+NOTHING = 0
+CONNECTION = 1  # the kernel asks for one
+FAILED = 2  # it could not be made
 
 # The highest user_ref that fits the wire.
 USER_REF_MAX = 0xFFFFFFFF
@@ -83,6 +119,7 @@ CANCEL_PENDING = 2  # some cancel of it is under way
 CANCEL_SENT = 4  # a cancel of all of it has been sent
 REPORTED = 8  # its first report has been timed
 PRESUMED_DEAD = 16  # a replacement that died with its order: the venue may say so too, or be silent
+ADOPTED = 32  # of an earlier life of this gateway: no strategy knows it
 
 # States of an execution.
 COUNTED = 1
@@ -135,9 +172,10 @@ CHAIN_MAX = 8
 
 class Gateway(NamedTuple):
     """orders, reports: rings; risk: the gate; session (SESSION_WORDS,) int64; inbound, wire: uint8 buffers;
-    table (a power of two,) ORDER_ENTRY; ids (as many,) uint32: the user_ref of the open order with an order_id, by that id modulo the
-    size, 0 where there is none; executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
-    hops (8, words) int64 histograms; control (words,) int64;
+    table (a power of two,) ORDER_ENTRY; ids (as many,) uint32: the user_ref of an open order, in a place of its order_id, 0 where there is
+    none; named (a power of two, 2) int64: symbols and their instruments, as looked up on the board;
+    executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
+    hops (words,) int64 histograms by hop; control (words,) int64;
     queue: orders that wait; pace (PACE_WORDS,) int64, the token bucket; batch (OUTBOX_ORDERS,) STAMPS of the orders in the outbox."""
 
     orders: ConsumerEnd
@@ -148,6 +186,7 @@ class Gateway(NamedTuple):
     wire: np.ndarray
     table: np.ndarray
     ids: np.ndarray
+    named: np.ndarray
     executions: np.ndarray
     positions: np.ndarray
     stats: np.ndarray

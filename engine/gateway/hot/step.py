@@ -10,19 +10,26 @@ from numba import njit
 
 from engine.gateway.hot.state import (
     CONNECTED,
+    DOWN,
     DRAINED,
     ENDING,
+    FD,
     HEARD_TSC,
     OVER,
     OWED,
+    RECONCILING,
     STATE,
     SWEEP_END,
     SWEEP_NEXT,
     TURN,
+    UP,
 )
 from engine.gateway.hot.sweep import sweep, tell_drained, tell_swept, watch_for_sweep
 from engine.gateway.hot.take import take_orders
-from engine.gateway.ouch.hot.session import NOT_WHOLE, SESSION_ENDED, begin, keep_alive, packet_bytes, read_packets, receive, send_pending
+from engine.gateway.ouch.hot.life import SESSION_ENDED, begin, stay_down
+from engine.gateway.ouch.hot.reconcile import reconcile
+from engine.gateway.ouch.hot.send import send_pending
+from engine.gateway.ouch.hot.session import NOT_WHOLE, keep_alive, packet_bytes, read_packets, receive
 from engine.messages.hot.stamp import now_tsc
 from engine.risk.hot.gate import watch
 
@@ -39,30 +46,54 @@ def step(gateway, clock):
         return ending_of(session)
     tsc = now_tsc(clock)
     done = 0
-    if session[STATE] == CONNECTED:
-        begin(gateway, tsc)
-        done = 1
+    if session[STATE] != UP:
+        done = get_up(gateway, clock, tsc)
     if send_pending(session, gateway.wire, gateway.stats, tsc) != 0:
         done += 1
     watch_for_sweep(gateway)
-    if session[SWEEP_NEXT] <= session[SWEEP_END]:
+    if session[STATE] == UP and session[SWEEP_NEXT] <= session[SWEEP_END]:
         done += sweep(gateway, clock, tsc)
     tell_swept(gateway, clock)
+    # With no session the gate refuses them all, and says so.
     done += take_orders(gateway, clock)
-    if session[OWED] != 0 or packet_bytes(session, gateway.inbound) != NOT_WHOLE:
-        # The reports ring is full: it is we who do not listen, and not the venue that is silent.
-        session[HEARD_TSC] = tsc
-    elif receive(gateway, clock) != 0:
-        done += 1
-    done += read_packets(gateway, clock)
-    if session[STATE] != OVER:
-        keep_alive(gateway, clock, now_tsc(clock))
+    if session[FD] >= 0:
+        done += take_in(gateway, clock, tsc)
     tell_drained(gateway)
     if session[STATE] == OVER:
         return ending_of(session)
     session[TURN] = (session[TURN] + 1) & TURN_MASK
     if session[TURN] % WATCH_TURNS == 0:
         watch(gateway.risk, clock, tsc, session[TURN] // WATCH_TURNS)
+    return done
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def get_up(gateway, clock, tsc):
+    """What a session that is not up needs to become so. Returns what was done."""
+    session = gateway.session
+    if session[STATE] == DOWN:
+        return stay_down(gateway, clock, tsc)
+    if session[STATE] == CONNECTED:
+        begin(gateway, tsc)
+        return 1
+    if session[STATE] == RECONCILING:
+        return reconcile(gateway, clock, tsc)
+    return 0
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def take_in(gateway, clock, tsc):
+    """The venue's bytes into reports. Returns what was done."""
+    session = gateway.session
+    done = 0
+    if session[OWED] != 0 or packet_bytes(session, gateway.inbound) != NOT_WHOLE:
+        # The reports ring is full: it is we who do not listen, and not the venue that is silent.
+        session[HEARD_TSC] = tsc
+    elif receive(gateway, clock) != 0:
+        done = 1
+    done += read_packets(gateway, clock)
+    if session[FD] >= 0:
+        keep_alive(gateway, clock, now_tsc(clock))
     return done
 
 

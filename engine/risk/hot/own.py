@@ -88,6 +88,14 @@ def relink(risk, index, px):
         risk.own[entry.next - 1].prev = index + 1
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def relist(risk, index, px):
+    """Tell the list a price that the venue has made another of. Orders that are in no list, as those of an earlier life in what may not
+    be traded any more, stay out of it."""
+    if risk.own[index].linked != 0:
+        relink(risk, index, px)
+
+
 @njit(cache=True, _nrt=False, forceinline=True)
 def unlink(risk, index):
     """Take an order that can trade no more out of its list."""

@@ -1,7 +1,7 @@
 """Orders as OUCH in SoupBinTCP packets: templates filled by engine/gateway/stage.py, copied to where they are sent from. An order then
 writes only what is its own, there: a template itself is never written, as reading back what was just stored waits for the stores.
 
-    wire   0 enter order   64 replace order   128 cancel order   160 client heartbeat   192 login request
+    wire   0 enter order   64 replace order   128 cancel order   160 client heartbeat   168 logout   176 account query   192 login request
          256 outbox: the orders of a turn, one behind the other, for one send        1280 cancel orders of the sweep, the same way
 
 Nothing touches what is still to be sent (PENDING_BYTES), so what is kept for later needs no copy.
@@ -9,7 +9,7 @@ Nothing touches what is still to be sent (PENDING_BYTES), so what is kept for la
 
 from numba import njit
 
-from engine.gateway.ouch.v50 import CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER, TIF_DAY, TIF_IOC
+from engine.gateway.ouch.v50 import ACCOUNT_QUERY, CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER, TIF_DAY, TIF_IOC
 from engine.layout import TIF_IOC as OURS_IOC
 from engine.wire.hot.bytes import get_raw64, put_raw64, put_u32, put_u64
 from engine.wire.soupbintcp import LOGIN_REQUEST, PAYLOAD_AT, TYPE_AT
@@ -18,6 +18,8 @@ ENTER_AT = 0
 REPLACE_AT = 64
 CANCEL_AT = 128
 HEARTBEAT_AT = 160
+LOGOUT_AT = 168
+QUERY_AT = 176
 LOGIN_AT = 192
 OUTBOX_AT = 256
 OUTBOX_ORDERS = 16
@@ -26,6 +28,8 @@ ENTER_BYTES = PAYLOAD_AT + ENTER_ORDER.length
 REPLACE_BYTES = PAYLOAD_AT + REPLACE_ORDER.length
 CANCEL_BYTES = PAYLOAD_AT + CANCEL_ORDER.length
 HEARTBEAT_BYTES = PAYLOAD_AT
+LOGOUT_BYTES = PAYLOAD_AT
+QUERY_BYTES = PAYLOAD_AT + ACCOUNT_QUERY.length
 LOGIN_BYTES = TYPE_AT + LOGIN_REQUEST.length
 
 # Cancels that the sweep sends at once: the packets of a few segments, so that one system call costs more than writing them.

@@ -1,37 +1,60 @@
-"""The SoupBinTCP session, client side: bytes out, bytes in, packets taken off the stream wherever TCP cut it.
+"""The SoupBinTCP session, client side: bytes in, packets taken off the stream wherever TCP cut it, heartbeats both ways.
 
-Sending never waits: what the socket does not take stays in its template and goes first. Receiving stops while the reports ring has no
-room, so the venue's bytes wait in the socket and nothing is lost. Anything that is not a packet of this protocol ends the session:
-on a stream there is no telling where the next packet would begin.
+Receiving stops while the reports ring has no room, so the venue's bytes wait in the socket and nothing is lost. Anything that is not a
+packet of this protocol loses the session (life.py): on a stream there is no telling where the next packet would begin, but a new login
+begins at one.
 """
 
 from numba import njit
 
 from engine.gateway.hot.state import (
+    ARRIVING,
     BROKEN_PIPE,
-    ENDING,
     EXPECTED,
     FD,
+    HEAD,
     HEARD_TSC,
     IN_BEGIN,
     IN_END,
     LOGIN_SENT,
-    OVER,
+    NAMED,
     OWED,
-    PENDING_AT,
     PENDING_BYTES,
+    PROBING,
+    PROGRESS_TSC,
+    QUERY_DUE,
     RECEIVED_TSC,
-    REQUESTED,
+    RECONCILE,
+    RECONCILING,
+    REPLAYING,
     SENT_TSC,
+    SILENCE_MAX_NS,
     STATE,
     UP,
 )
-from engine.gateway.ouch.hot.encode import HEARTBEAT_AT, HEARTBEAT_BYTES, LOGIN_AT, LOGIN_BYTES
-from engine.gateway.ouch.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
+from engine.gateway.ouch.hot.encode import HEARTBEAT_AT, HEARTBEAT_BYTES, LOGIN_AT
+from engine.gateway.ouch.hot.life import (
+    EXECUTIONS_EXHAUSTED,
+    LOGIN_NOT_AUTHORIZED,
+    LOGIN_REFUSED,
+    LOGIN_SESSION_UNAVAILABLE,
+    MALFORMED,
+    ORDERS_EXHAUSTED,
+    REPORTS_LOST,
+    SEQUENCE_AT,
+    SERVER_SILENT,
+    SESSION_ENDED,
+    SESSION_LOST,
+    end,
+    leave_probe,
+    number_at,
+)
+from engine.gateway.ouch.hot.send import send
+from engine.gateway.ouch.hot.venue import NOT_NAMED_YET, SET_FULL, TABLE_FULL, TOO_SHORT, apply, tell_owed
 from engine.messages.hot.stamp import now_tsc, ticks_of_ns
-from engine.risk.hot.state import SESSION_UP
+from engine.risk.hot.rules import refresh
 from engine.wire.hot.bytes import get_u16
-from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, recv_bytes, send_bytes
+from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, recv_bytes
 from engine.wire.soupbintcp import (
     DEBUG,
     END_OF_SESSION,
@@ -39,27 +62,16 @@ from engine.wire.soupbintcp import (
     LENGTH_BYTES,
     LOGIN_ACCEPTED,
     LOGIN_REJECTED,
+    LOGIN_REQUEST,
     NOT_AUTHORIZED,
     PAYLOAD_AT,
     SEQUENCED,
     SERVER_HEARTBEAT,
     SESSION_UNAVAILABLE,
-    SILENCE_NS,
     TYPE_AT,
     UNSEQUENCED,
 )
-from shm.atomics import store_release
 from shm.hot import has_room
-
-# Reasons to leave the loop (engine/gateway/stage.py has the sentences).
-SESSION_LOST = -2
-LOGIN_NOT_AUTHORIZED = -3
-LOGIN_SESSION_UNAVAILABLE = -4
-LOGIN_REFUSED = -5
-SERVER_SILENT = -6
-MALFORMED = -7
-SESSION_ENDED = -8
-EXECUTIONS_EXHAUSTED = -9
 
 # The largest packet that is taken for one, length bytes included. OUCH messages are below 200 bytes; debug text may be long.
 PACKET_BYTES_MAX = 4096
@@ -67,8 +79,9 @@ PACKETS_PER_STEP = 64
 # A message causes at most two reports: accepted and at once dead.
 REPORTS_PER_MESSAGE = 2
 
-SEQUENCE_AT = TYPE_AT + LOGIN_ACCEPTED["sequence"]
-SEQUENCE_DIGITS = LOGIN_ACCEPTED.length - LOGIN_ACCEPTED["sequence"]
+SESSION_AT = TYPE_AT + LOGIN_ACCEPTED["session"]
+SESSION_BYTES = LOGIN_ACCEPTED["sequence"] - LOGIN_ACCEPTED["session"]
+ASKED_SESSION_AT = LOGIN_AT + TYPE_AT + LOGIN_REQUEST["session"]
 LOGIN_ACCEPTED_CODE, LOGIN_ACCEPTED_BYTES = LOGIN_ACCEPTED.code, TYPE_AT + LOGIN_ACCEPTED.length
 LOGIN_REJECTED_CODE, LOGIN_REJECTED_BYTES = LOGIN_REJECTED.code, TYPE_AT + LOGIN_REJECTED.length
 LOGIN_REASON_AT = TYPE_AT + LOGIN_REJECTED["reason"]
@@ -76,68 +89,21 @@ LOGIN_REASON_AT = TYPE_AT + LOGIN_REJECTED["reason"]
 NOT_WHOLE = 0
 NOT_A_PACKET = -1
 
-
-@njit(cache=True, _nrt=False, forceinline=True)
-def send(session, wire, stats, at, size, tsc):
-    """Send wire[at:at + size], or as much as the socket takes: the rest is pending. Only with nothing pending."""
-    sent = send_bytes(session[FD], wire, at, size)
-    if sent < 0:
-        if sent != AGAIN and sent != INTERRUPTED:
-            session[BROKEN_PIPE] = 1
-        sent = 0
-    stats[0].bytes_sent += sent
-    session[SENT_TSC] = tsc
-    session[PENDING_AT] = at + sent
-    session[PENDING_BYTES] = size - sent
-    if sent != size:
-        stats[0].partial_sends += 1
-
-
-@njit(cache=True, _nrt=False)
-def send_pending(session, wire, stats, tsc):
-    """Try again to send what is left of the last message. Returns the bytes that went."""
-    if session[PENDING_BYTES] == 0 or session[BROKEN_PIPE] != 0:
-        return 0
-    sent = send_bytes(session[FD], wire, session[PENDING_AT], session[PENDING_BYTES])
-    if sent < 0:
-        if sent != AGAIN and sent != INTERRUPTED:
-            session[BROKEN_PIPE] = 1
-        return 0
-    stats[0].bytes_sent += sent
-    session[SENT_TSC] = tsc
-    session[PENDING_AT] += sent
-    session[PENDING_BYTES] -= sent
-    return sent
-
-
-@njit(cache=True, _nrt=False)
-def end(session, stats, control, ending):
-    """The session is over: no order can be sent, and step says why from now on."""
-    session[STATE] = OVER
-    session[ENDING] = ending
-    if ending == MALFORMED:
-        stats[0].malformed += 1
-    if ending != SESSION_ENDED:
-        stats[0].sessions_lost += 1
-    store_release(control, SESSION_UP, 0)
-
-
-@njit(cache=True, _nrt=False)
-def begin(gateway, tsc):
-    """Ask to be let in."""
-    session = gateway.session
-    session[HEARD_TSC] = tsc
-    session[STATE] = LOGIN_SENT
-    send(session, gateway.wire, gateway.stats, LOGIN_AT, LOGIN_BYTES, tsc)
+# What take_packet says of a packet beside the reasons to end: it was taken, it must be read again later, or it was the last one here.
+TAKEN = 0
+NOT_YET = 1
+LEFT = 2
 
 
 @njit(cache=True, _nrt=False)
 def keep_alive(gateway, clock, tsc):
-    """A heartbeat after a second of our silence; the end after fifteen of the venue's. Call it after receiving."""
+    """A heartbeat after a second of our silence; a lost session after too much of the venue's. Call it after receiving."""
     session = gateway.session
-    if tsc - session[HEARD_TSC] > ticks_of_ns(clock, SILENCE_NS):
-        end(session, gateway.stats, gateway.control, SERVER_SILENT)
-    elif tsc - session[SENT_TSC] >= ticks_of_ns(clock, HEARTBEAT_NS) and session[PENDING_BYTES] == 0 and session[STATE] == UP:
+    if tsc - session[HEARD_TSC] > ticks_of_ns(clock, session[SILENCE_MAX_NS]):
+        end(gateway, clock, SERVER_SILENT)
+    elif tsc - session[SENT_TSC] < ticks_of_ns(clock, HEARTBEAT_NS) or session[PENDING_BYTES] != 0:
+        return
+    elif session[STATE] == UP or session[STATE] == RECONCILING:
         gateway.stats[0].heartbeats_sent += 1
         send(session, gateway.wire, gateway.stats, HEARTBEAT_AT, HEARTBEAT_BYTES, tsc)
 
@@ -170,7 +136,7 @@ def receive(gateway, clock):
     if (got != AGAIN and got != INTERRUPTED) or session[BROKEN_PIPE] != 0:
         if session[IN_END] != session[IN_BEGIN]:
             gateway.stats[0].malformed += 1
-        end(session, gateway.stats, gateway.control, SESSION_LOST)
+        end(gateway, clock, SESSION_LOST)
     return 0
 
 
@@ -204,10 +170,13 @@ def read_packets(gateway, clock):
             return taken
         if size != NOT_A_PACKET and not has_room(gateway.reports, REPORTS_PER_MESSAGE):
             gateway.stats[0].ring_waits += 1
+            # It is we who do not listen, and not the venue that does not get on.
+            session[PROGRESS_TSC] = session[HEARD_TSC]
             return taken
-        ending = take_packet(gateway, clock, session[IN_BEGIN], size) if size != NOT_A_PACKET else MALFORMED
-        if ending != 0:
-            end(session, gateway.stats, gateway.control, ending)
+        outcome = take_packet(gateway, clock, session[IN_BEGIN], size) if size != NOT_A_PACKET else MALFORMED
+        if outcome < 0:
+            end(gateway, clock, outcome)
+        if outcome != TAKEN:
             return taken
         session[IN_BEGIN] += size
     return PACKETS_PER_STEP
@@ -215,58 +184,94 @@ def read_packets(gateway, clock):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_packet(gateway, clock, at, size):
-    """One packet of `size` bytes at inbound[at:]. Returns 0, or why the session is over."""
+    """One packet of `size` bytes at inbound[at:]. TAKEN, NOT_YET, LEFT, or why the session is lost."""
     session, stats = gateway.session, gateway.stats
     kind = gateway.inbound[at + TYPE_AT]
-    if kind == SEQUENCED and session[STATE] == UP:
-        session[EXPECTED] += 1
-        outcome = apply(gateway, clock, at + PAYLOAD_AT, size - PAYLOAD_AT) if size > PAYLOAD_AT else TOO_SHORT
-        if outcome == TOO_SHORT:
-            return MALFORMED
-        return EXECUTIONS_EXHAUSTED if outcome == SET_FULL else 0
+    if kind == SEQUENCED and (session[STATE] == UP or session[STATE] == RECONCILING):
+        return take_sequenced(gateway, clock, at, size)
     if kind == SERVER_HEARTBEAT:
         stats[0].heartbeats_received += 1
-        return 0
+        return TAKEN
     if kind == END_OF_SESSION:
         return SESSION_ENDED
     if kind == LOGIN_ACCEPTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_ACCEPTED_BYTES:
-        return open_session(gateway, at)
+        return open_session(gateway, clock, at)
     if kind == LOGIN_REJECTED_CODE and session[STATE] == LOGIN_SENT and size >= LOGIN_REJECTED_BYTES:
         return refusal(gateway.inbound[at + LOGIN_REASON_AT])
-    if kind == DEBUG or (kind == UNSEQUENCED and session[STATE] == UP):
-        return 0
+    if kind == DEBUG or (kind == UNSEQUENCED and session[STATE] != LOGIN_SENT):
+        return TAKEN
     return MALFORMED
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def open_session(gateway, at):
-    """The login was accepted, and names the sequence number of the first packet to come. Returns 0, or MALFORMED."""
+def take_sequenced(gateway, clock, at, size):
+    """The next packet of the venue's sequence. One that was applied before, on an earlier connection, is passed over."""
+    session = gateway.session
+    if session[ARRIVING] < session[EXPECTED]:
+        gateway.stats[0].duplicates += 1
+        session[ARRIVING] += 1
+        return TAKEN
+    outcome = apply(gateway, clock, at + PAYLOAD_AT, size - PAYLOAD_AT) if size > PAYLOAD_AT else TOO_SHORT
+    if outcome == NOT_NAMED_YET:
+        return NOT_YET
+    if outcome == TOO_SHORT:
+        return MALFORMED
+    if outcome == SET_FULL:
+        return EXECUTIONS_EXHAUSTED
+    if outcome == TABLE_FULL:
+        return ORDERS_EXHAUSTED
+    session[ARRIVING] += 1
+    session[EXPECTED] = session[ARRIVING]
+    session[PROGRESS_TSC] = session[RECEIVED_TSC]
+    return TAKEN
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def open_session(gateway, clock, at):
+    """The login was accepted, and names the session and the number of the first packet to come."""
     session, stats = gateway.session, gateway.stats
     sequence = number_at(gateway.inbound, at + SEQUENCE_AT)
     if sequence < 0:
         return MALFORMED
-    if session[REQUESTED] > 0 and sequence > session[REQUESTED]:
-        stats[0].reports_lost += sequence - session[REQUESTED]
-    session[EXPECTED] = sequence
-    session[STATE] = UP
+    if session[NAMED] != 0 and not is_named_session(gateway, at):
+        # Another session counts anew: what it tells is not what we missed.
+        return LOGIN_SESSION_UNAVAILABLE
+    if session[PROBING] != 0:
+        name_session(gateway, at)
+        session[HEAD] = sequence
+        leave_probe(gateway, now_tsc(clock))
+        return LEFT
+    if session[EXPECTED] == 0:
+        session[EXPECTED] = sequence
+    if sequence > session[EXPECTED]:
+        stats[0].reports_lost += sequence - session[EXPECTED]
+        return REPORTS_LOST
+    name_session(gateway, at)
+    # What the venue tells again is valued by the rules, which the gate otherwise reads with its first order.
+    refresh(gateway.risk)
+    session[ARRIVING] = sequence
+    session[STATE] = RECONCILING
+    session[RECONCILE] = REPLAYING
+    session[QUERY_DUE] = 1
+    session[PROGRESS_TSC] = session[RECEIVED_TSC]
     stats[0].logins += 1
-    store_release(gateway.control, SESSION_UP, 1)
-    return 0
+    return TAKEN
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def number_at(inbound, at):
-    """SEQUENCE_DIGITS of ASCII digits with spaces around them; -1 where there are others, or none."""
-    value = 0
-    digits = 0
-    for place in range(SEQUENCE_DIGITS):
-        byte = int(inbound[at + place])
-        if 48 <= byte <= 57 and digits < 18:
-            value = value * 10 + (byte - 48)
-            digits += 1
-        elif byte != 32:
-            return -1
-    return value if digits > 0 else -1
+def name_session(gateway, at):
+    """From now on we log into this session and into no other, lest another one's packets be taken for those that we missed."""
+    gateway.session[NAMED] = 1
+    for byte in range(SESSION_BYTES):
+        gateway.wire[ASKED_SESSION_AT + byte] = gateway.inbound[at + SESSION_AT + byte]
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def is_named_session(gateway, at):
+    for byte in range(SESSION_BYTES):  # noqa: SIM110
+        if gateway.wire[ASKED_SESSION_AT + byte] != gateway.inbound[at + SESSION_AT + byte]:
+            return False
+    return True
 
 
 @njit(cache=True, _nrt=False)

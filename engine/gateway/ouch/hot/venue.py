@@ -9,27 +9,51 @@ import numpy as np
 from numba import njit
 
 from engine.gateway.hot.executions import NO_ROOM, book_execution, find_execution, remember, unbook_execution
-from engine.gateway.hot.orders import NOT_FOUND, chain_open, change_open, find_order, finish, head_of, reopen, settle, trade_chain
-from engine.gateway.hot.reports import draft, refuse_by_venue
+from engine.gateway.hot.orders import (
+    NOT_FOUND,
+    adopt_order,
+    chain_open,
+    change_open,
+    find_order,
+    finish,
+    head_of,
+    is_open,
+    reopen,
+    settle,
+    trade_chain,
+)
+from engine.gateway.hot.reports import draft, publish, refuse_by_venue
 from engine.gateway.hot.state import (
     ACKNOWLEDGED,
+    ADOPTED,
     CANCEL_PENDING,
     CANCEL_SENT,
     CANCELLED,
     COUNTED,
     ENDED,
     EXECUTIONS,
+    EXPECTED,
     FILLED,
+    HEAD,
+    JUDGING,
+    LOOK_NEXT,
     MIDNIGHT_NS,
+    NEXT_REF,
+    NEXT_TOLD,
     OWED,
     PRESUMED_DEAD,
     RECEIVED_TSC,
+    RECONCILE,
+    RECONCILING,
+    REPLAYING,
     REPORTED,
+    STATE,
 )
 from engine.gateway.hot.state import REJECTED as ORDER_REJECTED
 from engine.gateway.hot.state import REPLACED as ORDER_REPLACED
 from engine.gateway.ouch.v50 import (
     ACCEPTED,
+    ACCOUNT_QUERY_RESPONSE,
     AIQ_CANCELED,
     BROKEN,
     CANCEL_PENDING_NOTICE,
@@ -43,28 +67,32 @@ from engine.gateway.ouch.v50 import (
     STATE_DEAD,
     SYSTEM_EVENT,
 )
-from engine.layout import MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED
+from engine.layout import BUY, MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED, SELL
 from engine.messages.hot.stamp import wall_ns
-from engine.risk.hot.own import relink
+from engine.risk.hot.own import relist
 from engine.risk.hot.reasons import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
-from engine.wire.hot.bytes import get_u16, get_u32, get_u64
-from shm.hot import commit, record
+from engine.wire.hot.bytes import get_raw64, get_u16, get_u32, get_u64
+from shm.atomics import load_acquire
+from shm.hot import record
 
 # What applying a message comes to.
 APPLIED = 0
 TOO_SHORT = 1
 SET_FULL = 2
+TABLE_FULL = 3  # an order of an earlier life has no place in the order table
+NOT_NAMED_YET = 4  # it is for a symbol that the feed has not named: to be applied again
 
 HOP_EXCHANGE_TO_REPORT = 6
 
 TIMESTAMP = ACCEPTED["timestamp"]
 
 ACCEPTED_CODE, ACCEPTED_BYTES = ACCEPTED.code, ACCEPTED.length
-ACCEPTED_ORDER_REF = ACCEPTED["order_ref"]
+ACCEPTED_ORDER_REF, ACCEPTED_SYMBOL, ACCEPTED_SIDE = ACCEPTED["order_ref"], ACCEPTED["symbol"], ACCEPTED["side"]
 ACCEPTED_REF, ACCEPTED_QTY, ACCEPTED_PX, ACCEPTED_STATE = ACCEPTED["user_ref"], ACCEPTED["quantity"], ACCEPTED["px"], ACCEPTED["state"]
 
 REPLACED_CODE, REPLACED_BYTES = REPLACED.code, REPLACED.length
 REPLACED_ORIG, REPLACED_REF = REPLACED["orig_user_ref"], REPLACED["user_ref"]
+REPLACED_SYMBOL, REPLACED_SIDE = REPLACED["symbol"], REPLACED["side"]
 REPLACED_QTY, REPLACED_PX, REPLACED_STATE = REPLACED["quantity"], REPLACED["px"], REPLACED["state"]
 
 CANCELED_CODE, CANCELED_BYTES = CANCELED.code, CANCELED.length
@@ -83,6 +111,9 @@ REJECTED_REF, REJECTED_REASON = REJECTED["user_ref"], REJECTED["reason"]
 
 CANCEL_REJECTED_CODE, CANCEL_REJECTED_BYTES = CANCEL_REJECTED.code, CANCEL_REJECTED.length
 CANCEL_REJECTED_REF = CANCEL_REJECTED["user_ref"]
+
+QUERY_RESPONSE_CODE, QUERY_RESPONSE_BYTES = ACCOUNT_QUERY_RESPONSE.code, ACCOUNT_QUERY_RESPONSE.length
+QUERY_RESPONSE_NEXT = ACCOUNT_QUERY_RESPONSE["next_user_ref"]
 
 # Messages that change neither what is open nor what was traded.
 SYSTEM_EVENT_CODE = SYSTEM_EVENT.code
@@ -112,6 +143,8 @@ def apply(gateway, clock, at, length):
         return on_broken(gateway, clock, at) if length >= BROKEN_BYTES else TOO_SHORT
     if code == CANCEL_REJECTED_CODE:
         return on_cancel_rejected(gateway, at) if length >= CANCEL_REJECTED_BYTES else TOO_SHORT
+    if code == QUERY_RESPONSE_CODE:
+        return on_query_response(gateway.session, gateway.inbound, at) if length >= QUERY_RESPONSE_BYTES else TOO_SHORT
     if code != SYSTEM_EVENT_CODE and code != CANCEL_PENDING_CODE and code != PRIORITY_UPDATE_CODE and code != RESTATED_CODE:
         gateway.stats[0].unknown_reports += 1
     return APPLIED
@@ -127,7 +160,8 @@ def venue_ns(session, inbound, at):
 def time_first_report(gateway, entry):
     if entry.marks & REPORTED == 0:
         entry.marks |= REPORTED
-        record(gateway.hops[HOP_EXCHANGE_TO_REPORT], gateway.session[RECEIVED_TSC] - entry.sent_tsc)
+        if entry.marks & ADOPTED == 0:
+            record(gateway.hops[HOP_EXCHANGE_TO_REPORT], gateway.session[RECEIVED_TSC] - entry.sent_tsc)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -160,12 +194,77 @@ def settle_chain(gateway, head, index, ended):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def is_replaying(session):
+    """Whether the venue tells what we missed: orders that we do not know are then those of an earlier life."""
+    return session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def adopt_told(gateway, user_ref, at, symbol_at, side_at, px_at):
+    """Adopt an order from the message at inbound[at:]. Its place, or -TABLE_FULL or -NOT_NAMED_YET."""
+    inbound = gateway.inbound
+    instrument = find_instrument(gateway, get_raw64(inbound, at + symbol_at))
+    if instrument == NOT_FOUND:
+        return -NOT_NAMED_YET
+    side = BUY if inbound[at + side_at] == BUY else SELL
+    index = adopt_order(gateway, user_ref, instrument, side, get_u64(inbound, at + px_at))
+    return index if index != NOT_FOUND else -TABLE_FULL
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def adopt_chain(table, target, index):
+    """An adopted order replaces `target`, if that is an open one with nothing else under way."""
+    if target == NOT_FOUND or not is_open(table[target]) or table[target].replaced_by != 0:
+        return
+    table[index].executed = table[target].executed
+    table[index].replaces = table[target].user_ref
+    table[target].replaced_by = table[index].user_ref
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def find_instrument(gateway, symbol):
+    """The instrument with a symbol, by its line on the board, or NOT_FOUND while the feed has not named it."""
+    named, board = gateway.named, gateway.risk.instruments
+    place = (symbol ^ (symbol >> 17) ^ (symbol >> 31)) & (named.shape[0] - 1)
+    if named[place, 0] == symbol:
+        return named[place, 1]
+    for index in range(board.shape[0]):
+        # A line is named once: its version is even and not 0 from then on, and its symbol stays.
+        if np.int64(board[index].symbol) == symbol and load_acquire(board, index) & 1 == 0:
+            named[place, 0] = symbol
+            named[place, 1] = index
+            return np.int64(index)
+    return np.int64(NOT_FOUND)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def on_query_response(session, inbound, at):
+    """The venue has told all that it had: no order at or above this number ever arrived. An answer that an earlier life asked for is
+    passed over."""
+    if is_replaying(session) and session[EXPECTED] >= session[HEAD]:
+        session[NEXT_TOLD] = get_u32(inbound, at + QUERY_RESPONSE_NEXT)
+        session[NEXT_REF] = max(session[NEXT_REF], session[NEXT_TOLD])
+        session[RECONCILE] = JUDGING
+        session[LOOK_NEXT] = 0
+    return APPLIED
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_accepted(gateway, clock, at):
     inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
-    index = find_order(table, get_u32(inbound, at + ACCEPTED_REF))
+    user_ref = get_u32(inbound, at + ACCEPTED_REF)
+    index = find_order(table, user_ref)
+    qty = get_u32(inbound, at + ACCEPTED_QTY)
     if index == NOT_FOUND:
-        stats[0].unknown_reports += 1
-        return APPLIED
+        if not is_replaying(gateway.session):
+            stats[0].unknown_reports += 1
+            return APPLIED
+        index = adopt_told(gateway, user_ref, at, ACCEPTED_SYMBOL, ACCEPTED_SIDE, ACCEPTED_PX)
+        if index < 0:
+            return -index
+        open_qty = qty
+    else:
+        open_qty = min(table[index].open, qty)
     entry = table[index]
     if entry.marks & ACKNOWLEDGED != 0 or entry.state >= ENDED:
         stats[0].duplicates += 1
@@ -174,14 +273,14 @@ def on_accepted(gateway, clock, at):
     before = chain_open(table, head)
     entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + ACCEPTED_PX)
-    relink(gateway.risk, index, entry.px)
-    entry.open = min(entry.open, get_u32(inbound, at + ACCEPTED_QTY))
+    relist(gateway.risk, index, entry.px)
+    entry.open = open_qty
     time_first_report(gateway, entry)
     stats[0].accepted += 1
     report = draft_for(gateway, clock, at, entry)
     gateway.reports.slots[report].kind = MSG_ACCEPTED
     gateway.reports.slots[report].ref_id = get_u64(inbound, at + ACCEPTED_ORDER_REF)
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
@@ -194,7 +293,7 @@ def tell_dead_on_arrival(gateway, clock, at, entry):
     report = draft_for(gateway, clock, at, entry)
     gateway.reports.slots[report].kind = MSG_CANCELLED
     gateway.reports.slots[report].reason = REASON_DEAD_ON_ARRIVAL
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     entry.open = 0
 
 
@@ -234,7 +333,7 @@ def on_executed(gateway, clock, at):
     told.qty = qty
     told.liquidity = inbound[at + EXECUTED_LIQUIDITY]
     told.ref_id = match
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     return APPLIED
 
 
@@ -261,7 +360,7 @@ def on_canceled(gateway, clock, at):
     told.kind = MSG_CANCELLED
     told.qty = qty
     told.reason = VENUE_REASONS + np.int64(inbound[at + CANCELED_REASON])
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
     return APPLIED
 
@@ -272,17 +371,25 @@ def on_replaced(gateway, clock, at):
     target_ref = get_u32(inbound, at + REPLACED_ORIG)
     target = find_order(table, target_ref)
     target_id = np.int64(table[target].order_id) if target != NOT_FOUND else np.int64(0)
-    index = find_order(table, get_u32(inbound, at + REPLACED_REF))
+    user_ref = get_u32(inbound, at + REPLACED_REF)
+    index = find_order(table, user_ref)
+    qty = get_u32(inbound, at + REPLACED_QTY)
     if index == NOT_FOUND:
-        stats[0].unknown_reports += 1
-        return APPLIED
+        if not is_replaying(gateway.session):
+            stats[0].unknown_reports += 1
+            return APPLIED
+        index = adopt_told(gateway, user_ref, at, REPLACED_SYMBOL, REPLACED_SIDE, REPLACED_PX)
+        if index < 0:
+            return -index
+        adopt_chain(table, target, index)
     entry = table[index]
     if entry.marks & ACKNOWLEDGED != 0:
         stats[0].duplicates += 1
         return APPLIED
-    qty = get_u32(inbound, at + REPLACED_QTY)
     before = 0
-    if entry.marks & PRESUMED_DEAD != 0:
+    if entry.marks & ADOPTED != 0 and entry.replaces == 0:
+        entry.open = qty
+    elif entry.marks & PRESUMED_DEAD != 0:
         # Presumed wrongly: what the venue says lives does, and counts.
         entry.marks &= ~PRESUMED_DEAD & 0xFF
         entry.open = qty
@@ -296,16 +403,16 @@ def on_replaced(gateway, clock, at):
         finish(gateway, target, ORDER_REPLACED)
         entry.replaces = 0
         # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
-        entry.open = min(entry.open, qty)
+        entry.open = qty if entry.marks & ADOPTED != 0 else min(entry.open, qty)
     entry.marks |= ACKNOWLEDGED
     entry.px = get_u64(inbound, at + REPLACED_PX)
-    relink(gateway.risk, index, entry.px)
+    relist(gateway.risk, index, entry.px)
     time_first_report(gateway, entry)
     stats[0].replaced += 1
     report = draft_for(gateway, clock, at, entry)
     gateway.reports.slots[report].kind = MSG_REPLACED
     gateway.reports.slots[report].ref_id = target_id
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     if inbound[at + REPLACED_STATE] == STATE_DEAD:
         tell_dead_on_arrival(gateway, clock, at, entry)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, index, index, CANCELLED) - before)
@@ -337,7 +444,7 @@ def on_rejected(gateway, clock, at):
     entry.open = 0
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, ORDER_REJECTED) - before)
     reason = VENUE_REASONS + get_u16(inbound, at + REJECTED_REASON)
-    refuse_by_venue(gateway.reports, stats, clock, session[RECEIVED_TSC], venue_ns(session, inbound, at), entry, reason)
+    refuse_by_venue(gateway.reports, stats, clock, session[RECEIVED_TSC], venue_ns(session, inbound, at), entry, reason, 0)
     return APPLIED
 
 
@@ -376,7 +483,7 @@ def on_broken(gateway, clock, at):
     told.qty = np.int64(entry.qty)
     told.reason = VENUE_REASONS + np.int64(inbound[at + BROKEN_REASON])
     told.ref_id = match
-    commit(gateway.reports, report)
+    publish(gateway.reports, report, entry)
     return APPLIED
 
 
@@ -389,4 +496,4 @@ def tell_owed(gateway, clock):
     entry.replaced_by = 0
     entry.replaces = 0
     tsc = session[RECEIVED_TSC]
-    refuse_by_venue(gateway.reports, gateway.stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_REPLACED_ORDER_DONE)
+    refuse_by_venue(gateway.reports, gateway.stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_REPLACED_ORDER_DONE, 0)
