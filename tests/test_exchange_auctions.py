@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.book.book import check_by_python
+from engine.book.hot.book import worse_level
 from engine.exchange.hours import Halt, Hours
 from engine.exchange.stage import Account
+from engine.feed.decoder import make_decoder
+from engine.feed.hot.replay import replay as replay_itch
+from engine.feed.records import records
 from engine.gateway.ouch import v50 as ouch
-from engine.layout import BUY, INSTRUMENTS_MAX, SELL
+from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, SELL
 from engine.wire import soupbintcp
-from tests.exchange_rig import Message, Rig, cancel, decode_ouch, open_orders, packet, replace, rig, soup_packets
+from tests.exchange_rig import Message, Rig, cancel, decode_itch, decode_ouch, open_orders, packet, replace, rig, soup_packets
 from tests.test_auction import tried_one_by_one
 
 SECOND = 1_000_000_000
@@ -34,13 +39,16 @@ class Floor:
         self.heard = [b"", b""]
         self.reports: list[list[Message]] = [[], []]
         self.market: list[Message] = []
+        self.raw: list[bytes] = []
         self.last = [0, 0]
         self.turn()
 
     def turn(self, seconds: float = 0.0) -> None:
         self.rig.step(after_ns=round(seconds * SECOND))
         self.rig.run()
-        self.market += self.rig.decoded()
+        raw = self.rig.messages()
+        self.raw += raw
+        self.market += [decode_itch(message) for message in raw]
         for account, client in enumerate(self.clients):
             try:
                 self.heard[account] += client.recv(1 << 20)
@@ -243,23 +251,32 @@ def test_the_closing_cross_brings_displayed_and_closing_orders_together(trading:
     assert trading.told(0, "J")[-2:] == [("J", trading.last[0] - 1, ouch.REJECT_CLOSED), ("J", trading.last[0], ouch.REJECT_OTHER)]
 
 
-def test_what_a_feed_makes_of_a_cross_is_the_exchange_s_book(trading: Floor) -> None:
-    """The book by A, C and D alone, as any reader of ITCH keeps it."""
-    book: dict[int, int] = {}
+def prices(book: Any, instrument: int) -> list[tuple[int, ...]]:
+    """A book's levels from the best of each side on: side, price, quantity, orders."""
+    found = []
+    for side in (BUY, SELL):
+        depth = 0
+        while (level := worse_level(book, instrument, side, depth)) >= 0:
+            found.append((side, *(int(book.levels[level][name]) for name in ("px", "qty", "orders"))))
+            depth += 1
+    return found
+
+
+def test_the_feed_handler_s_book_after_a_cross_is_the_exchange_s(trading: Floor) -> None:
+    trading.raw.clear()
     for number in range(6):
         trading.enter("S", 100 + number, LISTED_PX + 100 * number, account=1)
         trading.enter("B", 50, LISTED_PX - 100 * (number + 1), account=0)
     trading.enter("B", 260, LISTED_PX + 300, "C")
-    trading.enter("B", 5, LISTED_PX, "O")
+    trading.enter("B", 70, LISTED_PX, "C", account=1)
     trading.pass_time(9)
-    for message in trading.market:
-        if message["type"] == "A":
-            book[message["ref"]] = message["shares"]
-        elif message["type"] == "C":
-            book[message["ref"]] -= message["shares"]
-        assert message["type"] not in "EXDU"
     assert len(trading.published("C")) == 3
-    assert {ref: qty for ref, qty in book.items() if qty} == {order["ref"]: order["qty"] for order in open_orders(trading.rig)}
+    decoder = make_decoder(orders_max=1_000, levels_max=1_000, instruments_max=INSTRUMENTS_MAX, stats=records(1, FEED_STATS))
+    stream = np.frombuffer(b"".join(len(raw).to_bytes(2, "big") + raw for raw in trading.raw), np.uint8)
+    replay_itch(decoder, stream, 0, len(stream))
+    assert prices(decoder.book, 1) == prices(trading.rig.stage.state.venue.book, 1)
+    assert len(prices(decoder.book, 1)) == 6 + 4
+    assert all(int(decoder.stats[0][name]) == 0 for name in ("malformed", "unknown_types", "unknown_orders"))
 
 
 def test_imbalances_are_told_each_second_before_a_cross(at_open: Floor) -> None:
