@@ -207,8 +207,15 @@ class GatewayReports:
     def round(self, seed: int) -> None:
         rng = random.Random(seed)
         logged_in = rng.random() < 0.8
-        house = House(login=logged_in)
+        house = House(login=False, reconnect_tries=rng.choice([0, 3]), reconnect_ms=1)
         with contextlib.closing(house):
+            # Garbage comes while it asks for the head of the sequence, for the day, or for what the venue heard; or when it is up.
+            if logged_in:
+                house.login()
+            elif rng.random() < 0.7:
+                house.probe()
+                if rng.random() < 0.5:
+                    house.answer_login()
             for _ in range(rng.randrange(6)):
                 house.new(qty=rng.randrange(1, 1_000))
             said = [login_accepted(rng.choice([0, 1, 1 << 40]))] if not logged_in else []

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.gateway.ouch import v42
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot import encode
 from engine.gateway.stage import templates
@@ -52,6 +53,34 @@ LENGTHS = {
     soupbintcp.LOGIN_ACCEPTED: 31,
     soupbintcp.LOGIN_REJECTED: 2,
 }
+
+LENGTHS_42 = {
+    v42.ENTER_ORDER: 49,
+    v42.REPLACE_ORDER: 47,
+    v42.CANCEL_ORDER: 19,
+    v42.SYSTEM_EVENT: 10,
+    v42.ACCEPTED: 66,
+    v42.REPLACED: 80,
+    v42.CANCELED: 28,
+    v42.AIQ_CANCELED: 37,
+    v42.EXECUTED: 40,
+    v42.BROKEN: 32,
+    v42.REJECTED: 24,
+    v42.CANCEL_PENDING_NOTICE: 23,
+    v42.CANCEL_REJECTED: 23,
+    v42.PRIORITY_UPDATE: 36,
+}
+
+
+@pytest.mark.parametrize(("message", "length"), LENGTHS_42.items(), ids=[message.name for message in LENGTHS_42])
+def test_lengths_are_those_of_version_4_2(message: Message, length: int) -> None:
+    assert message.length == length
+
+
+def test_the_tables_of_version_4_2_are_complete() -> None:
+    assert set(v42.INBOUND) | set(v42.OUTBOUND) == set(LENGTHS_42)
+    assert len(v42.INBOUND_BY_CODE) == len(v42.INBOUND)
+    assert len(v42.OUTBOUND_BY_CODE) == len(v42.OUTBOUND)
 
 
 @pytest.mark.parametrize(("message", "length"), LENGTHS.items(), ids=[message.name for message in LENGTHS])
@@ -164,7 +193,7 @@ def values(message: Message) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@pytest.mark.parametrize("message", LENGTHS, ids=[message.name for message in LENGTHS])
+@pytest.mark.parametrize("message", [*LENGTHS, *LENGTHS_42], ids=lambda message: message.name)
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_every_message_round_trips(message: Message, data: st.DataObject) -> None:
