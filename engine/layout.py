@@ -10,6 +10,7 @@ QUOTE = record_dtype(ffi, "tp_quote")
 LEVEL = record_dtype(ffi, "tp_level")
 TRADE = record_dtype(ffi, "tp_trade")
 STATUS = record_dtype(ffi, "tp_status")
+MARKET = record_dtype(ffi, "tp_market")
 ORDER = record_dtype(ffi, "tp_order")
 REPORT = record_dtype(ffi, "tp_report")
 

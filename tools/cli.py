@@ -35,9 +35,12 @@ def main() -> None:
 @click.option("--seconds", type=click.FloatRange(min=0), help="Trade this long; 0: until the flow ends or Ctrl-C.")
 @click.option("--speed", type=click.FloatRange(min=0), help="With --feed: 1 as recorded (default), 10 ten times faster, 0 flat out.")
 @click.option("--symbols", default="", help="Trade these, separated by commas; with --feed the busiest ones otherwise.")
+@click.option("--paper", is_flag=True, help="Trade the feed's market on paper: no order leaves this machine.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON; '-' is standard output.")
 @explained
-def run(config: Path | None, feed: Path | None, seconds: float | None, speed: float | None, symbols: str, json_path: str | None) -> None:
+def run(
+    config: Path | None, feed: Path | None, seconds: float | None, speed: float | None, symbols: str, paper: bool, json_path: str | None
+) -> None:
     """Trade: feed handler, strategy and order gateway, with the simulated exchange where CONFIG has one.
 
     CONFIG is a TOML file; without one the shipped run is used (see `tickpath config`).
@@ -48,8 +51,9 @@ def run(config: Path | None, feed: Path | None, seconds: float | None, speed: fl
 
     console = show.console_for(stderr=json_path == "-")
     chosen, notes = runner.config_for(
-        config or DEFAULT_PATH, feed=feed, seconds=seconds, speed=speed, symbols=[symbol for symbol in symbols.split(",") if symbol]
-    )
+        config or DEFAULT_PATH, feed=feed, seconds=seconds, speed=speed, symbols=[symbol for symbol in symbols.split(",") if symbol],
+        paper=paper,
+    )  # fmt: skip
     result, code = runner.run(chosen, console, notes)
     if result["traded"]:
         console.print(show.report(result, console.width))

@@ -18,12 +18,12 @@ from engine.layout import pack_symbol
 from engine.risk import rules
 from engine.runtime import cpus, keeper, kills, latch, logins, realtime, report, standing
 from engine.runtime.clock import Calibration, calibrate
-from engine.runtime.config import Config, ConfigError, load
+from engine.runtime.config import Config, ConfigError, load, publishes, trades_on_paper
 from engine.runtime.instance import Instance
 from engine.runtime.placement import Place, place
 from engine.runtime.supervisor import Outcome, Supervisor
 from shm._shim import lib
-from tools import played, risk, show
+from tools import onpaper, played, risk, show
 from tools.machine import describe
 from tools.survey import busiest
 
@@ -42,7 +42,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     found = logins.find(config)
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
-    instance = Instance.create(config.instance, config.rings)
+    instance = Instance.create(config.instance, config.rings, paper=trades_on_paper(config))
     try:
         if trade:
             latch.check(config.instance)
@@ -70,18 +70,21 @@ def _places(config: Config) -> tuple[list[Place], list[str]]:
 
 
 def config_for(
-    path: Path, *, feed: Path | None, seconds: float | None, speed: float | None, symbols: list[str]
+    path: Path, *, feed: Path | None, seconds: float | None, speed: float | None, symbols: list[str], paper: bool = False
 ) -> tuple[Config, list[str]]:
     """The config with the command line's words put into it, and sentences about what they changed."""
-    overrides: dict[str, Any] = {}
-    notes: list[str] = []
+    overrides, notes = onpaper.overrides(path) if paper else ({}, [])
     if feed is not None and feed.is_file() and is_capture(feed):
         capture_overrides, capture_notes = played.overrides(path, feed, speed=speed, symbols=symbols)
-        overrides |= capture_overrides
+        overrides = capture_overrides | overrides
         notes += capture_notes
     elif feed is not None:
         chosen = symbols or busiest(feed, SYMBOLS_PICKED)
-        overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve()), "strategy.symbols": chosen, "seconds": 0.0}
+        if paper:
+            overrides |= onpaper.of_file(feed, 1.0 if speed is None else speed)
+        else:
+            overrides |= {"exchange.flow": "replay", "exchange.path": str(feed.resolve())}
+        overrides |= {"strategy.symbols": chosen, "seconds": 0.0}
         if not chosen:
             raise ValueError(f"feed={feed}: no order is added at its start, so no symbol can be chosen by it; name some with --symbols")
         if not symbols:
@@ -126,11 +129,13 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         [child.ending for child in supervisor.children],
         ns_per_tick=1e9 / calibration.hz,
         px_decimals=PX_DECIMALS,
-        # Beside a file or a capture the exchange numbers its instruments by itself: there is nothing to compare them with.
-        embedded=supervisor.config.exchange is not None and supervisor.config.feed.source == "udp",
+        # Beside a file or a capture the exchange numbers its instruments by itself: there is nothing to compare them with. On paper they
+        # are those of the market itself.
+        embedded=publishes(supervisor.config) or trades_on_paper(supervisor.config),
     )
     return {
         "instance": supervisor.config.instance,
+        "paper": trades_on_paper(supervisor.config),
         "traded": supervisor.traded,
         "seconds": round(supervisor.traded_s, 3),
         "ended": outcome.why,

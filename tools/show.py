@@ -89,7 +89,8 @@ def _headline(result: dict[str, Any]) -> str:
     first = result["first_order_ms"]
     ordered = "no order was sent" if first is None else f"first order {first / 1e3:.2f} s after the command"
     compiled = f"{result['kernels_compiled']} kernels compiled"
-    return f"{result['instance']}: traded {result['seconds']:.1f} s ({result['ended']}), {ordered}, {compiled}"
+    paper = "PAPER: " if result["paper"] else ""
+    return f"{paper}{result['instance']}: traded {result['seconds']:.1f} s ({result['ended']}), {ordered}, {compiled}"
 
 
 def _counts(result: dict[str, Any]) -> Table:

@@ -38,13 +38,16 @@ from engine.exchange.hot.state import (
     Links,
     Listing,
     Market,
+    Paper,
     Replay,
     Rewind,
 )
 from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
-from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from engine.layout import INSTRUMENTS_MAX, MARKET, pack_symbol
 from engine.wire.hot.syscalls import PEER_WORDS
 from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
+from shm.hot import ConsumerEnd
+from shm.layout import PRODUCER
 from shm.ring import round_up_capacity
 
 # Packets that may wait for the socket; a power of two. Half of them hold what one step can publish many times over.
@@ -177,8 +180,22 @@ def make_replay(replay_words: np.ndarray, fd: int, speed: float) -> Replay:
     replay_words[FILE_FD] = fd
     return Replay(
         words=replay_words,
-        buffer=np.zeros(FILE_BUFFER_BYTES if fd >= 0 else 0, np.uint8),
+        buffer=np.zeros(0 if fd == -1 else FILE_BUFFER_BYTES, np.uint8),
         pace=np.array([1.0 / speed if speed else 0.0]),
+    )
+
+
+def make_paper(end: ConsumerEnd | None) -> Paper:
+    """What trades beside the market in a ring; without one, arrays of the same types that nobody looks at."""
+    if end is None:
+        slots = np.zeros(2, MARKET)
+        slots.setflags(write=False)
+        end = ConsumerEnd(slots, *(np.zeros(PRODUCER.itemsize // 8, np.int64) for _ in range(3)))
+    return Paper(
+        ring=end,
+        raw=end.slots.view(np.ndarray).view(np.uint8),
+        validity=np.zeros(INSTRUMENTS_MAX, np.uint8),
+        told=np.zeros(INSTRUMENTS_MAX, np.uint8),
     )
 
 

@@ -24,12 +24,14 @@ from engine.exchange.arrays import (
     make_links,
     make_listing,
     make_market,
+    make_paper,
     make_replay,
     make_rewind,
     words,
 )
 from engine.exchange.hot.core import EVENT
 from engine.exchange.hot.orders import PX_LIMIT
+from engine.exchange.hot.paper import FROM_RING
 from engine.exchange.hot.replay import READ_FAILED, UNZIPPING_FAILED
 from engine.exchange.hot.state import (
     CANCEL_BOTH,
@@ -44,6 +46,7 @@ from engine.exchange.hot.state import (
     FLOW_GENERATED,
     FLOW_KIND,
     FLOW_NONE,
+    FLOW_PAPER,
     FLOW_REPLAY,
     HEARD_NS,
     IGNORED,
@@ -78,11 +81,15 @@ from engine.exchange.timetable import begin, make_schedule
 from engine.feed.moldudp64 import SESSION_BYTES
 from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
-from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from engine.layout import INSTRUMENTS_MAX, MARKET, pack_symbol
+from shm.ring import Ring
 from shm.roles import Role
 from shm.table import Board, Table
 
-FLOWS = {"none": FLOW_NONE, "generated": FLOW_GENERATED, "replay": FLOW_REPLAY}
+FLOWS = {"none": FLOW_NONE, "generated": FLOW_GENERATED, "replay": FLOW_REPLAY, "paper": FLOW_PAPER}
+
+# The reader of a market's ring.
+READER = "exchange"
 
 REWINDS_MAX = 4
 ACCOUNTS_MAX = 64
@@ -136,6 +143,7 @@ class ExchangeStage:
         self_trade: str = "trade",
         firm: str = "",
         accounts: Sequence[Account] = (),
+        market: Ring | None = None,
         flow: str = "generated",
         symbols: Mapping[str, float] | None = None,
         pro_rata: Collection[str] = (),
@@ -166,7 +174,8 @@ class ExchangeStage:
                          cancel_on_disconnect, self_trade and firm; account n (from 0) has lines n x 65,536 on of the positions board
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
-                         silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade
+                         silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade;
+                         "paper": what the feed handler hands on in ring `market`, with orders beside it that nobody else sees
         pro_rata         symbols whose orders share what is traded at a price (hot/prorata.py), none below pro_rata_minimum at first;
                          all others have price-time priority
         hours            crosses and halts by the clock
@@ -180,6 +189,8 @@ class ExchangeStage:
         listed = dict(symbols or {})
         self.name = session or f"{time.time_ns() // 1_000_000 % 10**SESSION_BYTES:0{SESSION_BYTES}d}"
         _check_flow(flow, listed, str(path))
+        if (market is None) == (flow == "paper"):
+            raise ValueError(f"flow={flow!r}, market={market!r}: flow='paper' and the ring of a market expected together")
         check_hours(hours, listed, flow)
         _check_pro_rata(pro_rata, listed, flow)
         _check_ranges(
@@ -198,8 +209,9 @@ class ExchangeStage:
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
-        # It talks to the others over sockets only.
-        self.roles: tuple[Role, ...] = ()
+        # But for a market on paper it talks to the others over sockets only.
+        consumer = market.consumer(READER, MARKET) if market is not None else None
+        self.roles: tuple[Role, ...] = () if consumer is None else (consumer,)
         self.reasons = {
             READ_FAILED: f"path={path}: reading it failed; check the disk and the file",
             UNZIPPING_FAILED: f"path={path}: the gzip stream is damaged or cut short",
@@ -227,7 +239,7 @@ class ExchangeStage:
             book=book,
             market=make_market(self.name, [line.fileno() for line in lines]),
             clients=_account_rows(self.accounts, make_clients(len(logins), client_orders_max, reports_max)),
-            listing=make_listing(list(listed) if flow != "replay" else []),
+            listing=make_listing(list(listed) if flow not in ("replay", "paper") else []),
             positions=positions.records,
             stats=stats.records,
             words=words(VENUE_WORDS, {NEXT_REF: FIRST_REF, NEXT_MATCH: FIRST_MATCH}),
@@ -239,7 +251,8 @@ class ExchangeStage:
             venue=venue,
             flow=make_flow(list(listed.values()), rate_per_s if flow == "generated" else 0.0, seed),
             schedule=make_schedule(hours, listed),
-            replay=make_replay(replay_words, self.file.fd if self.file else -1, speed),
+            replay=make_replay(replay_words, self.file.fd if self.file else FROM_RING if market else -1, speed if self.file else 0.0),
+            paper=make_paper(None if consumer is None else consumer.end),
             archive=make_archive(rewind_messages if rewinds else 0, snapshots=viewing is not None),
             rewind=make_rewind(self.name, [server.fileno() for server in rewinds]),
             glimpse=make_glimpse(viewing.fileno() if viewing is not None else -1, snapshot_login, orders_max),

@@ -36,6 +36,8 @@ from engine.feed.hot.state import (
     LINE_REWIND,
     MIDNIGHT_NS,
     MISSING_MAX,
+    PACE,
+    PAPER,
     PUBLISH_LEVELS,
     SLOT_BYTES,
     SNAPSHOT,
@@ -57,8 +59,9 @@ from engine.feed.records import records
 from engine.feed.recovery import Address, Recovery, begin_connection
 from engine.feed.source import FILE_BUFFER_BYTES, ItchFile, Line, PacketBuffers, open_line, open_requests
 from engine.layout import CAPTURE as CAPTURE_RECORD
-from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, LEVEL, PHASE_STARTING, QUOTE, STATUS, TRADE, pack_symbol, unpack_symbol
+from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, LEVEL, MARKET, PHASE_STARTING, QUOTE, STATUS, TRADE, pack_symbol, unpack_symbol
 from shm.ring import Ring
+from shm.roles import Role
 from shm.table import Board, Table
 
 HOP_PACKET_TO_TICK = 0
@@ -124,6 +127,8 @@ class FeedStage:
         recovery: Recovery | None = None,
         midnight_ns: int = 0,
         book: Book | None = None,
+        market: Ring | None = None,
+        paced: bool = False,
     ) -> None:
         """source is 'udp' (MoldUDP64 at `address`, (host, port), on `interface`, and the same again at address_b on interface_b where
         there is a second line), 'file' (`path`, plain or gzip ITCH with 2-byte lengths), or 'pcap': `path` is a packet capture whose
@@ -135,7 +140,9 @@ class FeedStage:
         epoch, is the venue's midnight, from which its time stamps count. After stale_after_ms without a packet no book may be acted
         on, nor while messages are clock_drift_ms_max older than the youngest was (0: these are not watched). check_books looks for
         contradictions in every book that a packet touched, which takes longer than the packet. book, empty, is
-        kept in place of one of these sizes of the stage's own. ValueError and OSError name what cannot be used."""
+        kept in place of one of these sizes of the stage's own. What is applied is also handed on to `market`, a ring MARKET, where it is
+        given: one that is full is waited for. A file that is `paced` is read at `speed` like a capture, from when control.phase leaves
+        STARTING on, without silences of more than 250 ms. ValueError and OSError name what cannot be used."""
         _check(source, ticks, quotes, instruments, len(book.sides) // 2 if book else instruments_max)
         self.reasons = dict(REASONS)
         self.words = np.zeros(FEED_WORDS, np.int64)
@@ -146,6 +153,7 @@ class FeedStage:
         self.words[STALE_AFTER_NS] = stale_after_ms * 1_000_000
         self.words[CHECK_BOOKS] = check_books
         self.words[DRIFT_NS_MAX] = clock_drift_ms_max * 1_000_000
+        self.words[PACE] = round(1e6 / speed) if paced and speed else 0
         self.recovery = recovery or Recovery()
         if source != "udp":
             self.recovery = replace(self.recovery, rewind=(), snapshot=None)
@@ -175,7 +183,14 @@ class FeedStage:
         prefault([*decoder.book[:-1], decoder.tops, decoder.states, buffer, window.held, window.received])
         decoder.tops["publish"] = symbols is None
         out = ticks.producer(QUOTE)
-        self.roles = (out,)
+        self.roles: tuple[Role, ...] = (out,)
+        # The kernels are compiled for one type of ring, and see this one's records as bytes.
+        market_end = out.end
+        if market is not None:
+            handed = market.producer(MARKET)
+            self.roles += (handed,)
+            market_end = handed.end._replace(slots=handed.end.slots.view(QUOTE))
+            self.words[PAPER] = 1
         self.state = Feed(
             decoder=decoder,
             ticks=out.end,
@@ -195,6 +210,8 @@ class FeedStage:
             lines=lines.records,
             missing=np.zeros(LINES_MAX * MISSING_MAX * 2, np.int64),
             window=window,
+            market=market_end,
+            market_bytes=market_end.slots.view(np.ndarray).view(np.uint8),
         )
 
     def _open_lines(

@@ -152,6 +152,16 @@ struct tp_status {
     uint64_t reserved;
 };
 
+/* A message of the market as the feed handler applied it, for a venue that trades against it on paper (engine/feed/hot/handover.py).
+ *
+ *   8 length   of the message, big-endian       10 message   as ITCH has it, or a notice
+ */
+struct tp_market {
+    uint64_t sequence;
+    uint8_t length[2];
+    uint8_t message[54];
+};
+
 /* What a strategy asks for. Ids are the strategy's own, grow by one, and never repeat in a session.
  *
  *  32  px         new, replace: limit price

@@ -165,7 +165,7 @@ class ScheduleConfig(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
-    flow: Literal["generated", "replay", "none"]
+    flow: Literal["generated", "replay", "paper", "none"]
     symbols: list[SymbolConfig] = field(default_factory=list)
     rate_per_s: Annotated[float, Meta(gt=0, le=10_000_000)] = 20_000
     seed: Annotated[int, Meta(ge=0, le=(1 << 62))] = 1
@@ -311,9 +311,14 @@ def _process_problems(config: Config) -> Iterator[str]:
             yield f"process {process.name}: cpu={process.cpu}: expected one of {usable}, the CPUs this user may run on"
 
 
-def serves_snapshots(config: Config) -> bool:
-    """Whether the embedded exchange is the snapshot server that the feed handler asks."""
-    return config.exchange is not None and config.feed.source == "udp"
+def trades_on_paper(config: Config) -> bool:
+    """Whether the embedded exchange stands beside a real market, instead of being one."""
+    return config.exchange is not None and config.exchange.flow == "paper"
+
+
+def publishes(config: Config) -> bool:
+    """Whether the embedded exchange is the market that the feed handler receives, with its rewind and snapshot servers."""
+    return config.exchange is not None and config.feed.source == "udp" and not trades_on_paper(config)
 
 
 def _credentials_problems(config: Config) -> Iterator[str]:
@@ -321,12 +326,12 @@ def _credentials_problems(config: Config) -> Iterator[str]:
     recovery = config.feed.recovery
     asked = [("gateway.credentials", config.gateway.credentials, config.exchange is not None)]
     if recovery.snapshot and config.feed.source == "udp":
-        asked.append(("feed.recovery.snapshot_credentials", recovery.snapshot_credentials, serves_snapshots(config)))
+        asked.append(("feed.recovery.snapshot_credentials", recovery.snapshot_credentials, publishes(config)))
     for key, value, embedded in asked:
         if embedded and value:
             yield f"{key}={value!r}: the embedded exchange makes a pair at each start; leave it empty"
         elif not embedded and not value:
-            yield f'{key} is missing: without an [exchange] section expected "env" or the path of a file with mode 0600'
+            yield f'{key} is missing: for a real venue expected "env" or the path of a file with mode 0600'
 
 
 def _closed(found: cpus.Cpus) -> str:
@@ -342,6 +347,8 @@ def _exchange_problems(config: Config, exchange: ExchangeConfig) -> Iterator[str
         yield "exchange.symbols is missing: generated flow needs at least one {symbol, px}"
     if exchange.flow == "replay" and not exchange.path:
         yield "exchange.path is missing: flow=replay needs an ITCH file (or `tickpath run --feed FILE`)"
+    if exchange.flow == "paper" and not config.gateway.address.startswith("127."):
+        yield f"gateway.address={config.gateway.address}: expected one of this machine's own (127.0.0.1:PORT): no order on paper leaves it"
     yield from _symbol_problems("exchange.symbols", [listed.symbol for listed in exchange.symbols])
     if exchange.flow == "generated":
         listed = {entry.symbol for entry in exchange.symbols}

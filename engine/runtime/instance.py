@@ -15,6 +15,7 @@ from engine.layout import (
     GATEWAY_STATS,
     INSTRUMENT,
     INSTRUMENTS_MAX,
+    MARKET,
     ORDERS,
     POSITION,
     PROCESS,
@@ -35,6 +36,7 @@ from shm.segment import SegmentError
 from shm.table import Board, Table
 
 PROCESSES_MAX = 8
+MARKET_SLOTS = 1 << 16
 
 Made = TypeVar("Made", Table, Board, Ring)
 
@@ -56,12 +58,18 @@ HOPS = (
 class Instance:
     """One instance's segments, alive as long as this process or a child forked from it is attached to them."""
 
-    def __init__(self, name: str, rings: RingsConfig) -> None:
+    def __init__(self, name: str, rings: RingsConfig, *, paper: bool = False) -> None:
         self.name = name
+        # The market as it was applied, for a venue that trades against it on paper.
+        self.market: Ring | None = None
         self.build = engine.build_hash()
         self._made: list[Table | Board | Ring] = []
         try:
             self._make(rings)
+            if paper:
+                self.market = self._keep(
+                    Ring.create(f"{name}.market", MARKET_SLOTS, {"market": MARKET}, ["exchange"], build_hash=self.build)
+                )
         except BaseException:
             self.unlink()
             raise
@@ -88,10 +96,10 @@ class Instance:
         self.reports = self._ring("reports", rings.reports, REPORTS, "strategy")
 
     @classmethod
-    def create(cls, name: str, rings: RingsConfig) -> "Instance":
+    def create(cls, name: str, rings: RingsConfig, *, paper: bool = False) -> "Instance":
         """Make every segment of instance `name`, after removing what a dead one left. SegmentError where it is alive."""
         remove_dead(name)
-        return cls(name, rings)
+        return cls(name, rings, paper=paper)
 
     def unlink(self) -> None:
         """Remove the names of what this instance made, and of nothing that another made since."""

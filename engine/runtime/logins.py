@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.runtime.config import Config, ConfigError, serves_snapshots
+from engine.runtime.config import Config, ConfigError, publishes
 from engine.wire.credentials import PREFIXES, Credentials, CredentialsError, from_environment, from_file
 
 FROM_ENVIRONMENT = "env"
@@ -26,7 +26,7 @@ def find(config: Config) -> Logins:
     recovery = config.feed.recovery
     try:
         gateway = _found("gateway.credentials", config.gateway.credentials, PREFIXES[0])
-        if recovery.snapshot_credentials or serves_snapshots(config):
+        if recovery.snapshot_credentials or publishes(config):
             return Logins(gateway, _found("feed.recovery.snapshot_credentials", recovery.snapshot_credentials, PREFIXES[1]))
     except CredentialsError as error:
         raise ConfigError(str(error)) from None

@@ -13,7 +13,7 @@ from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.stage import GatewayStage
 from engine.runtime.clock import Calibration
-from engine.runtime.config import Config, RecoveryConfig, split_address
+from engine.runtime.config import Config, RecoveryConfig, publishes, split_address, trades_on_paper
 from engine.runtime.instance import Instance
 from engine.runtime.logins import Logins
 from engine.strategy.stage import StrategyStage
@@ -93,6 +93,8 @@ def build_feed(run: Run) -> Stage:
         levels_max=config.levels_max,
         midnight_ns=run.midnight_ns,
         book=run.book,
+        market=shared.market,
+        paced=trades_on_paper(run.config),
     )
 
 
@@ -157,8 +159,8 @@ def build_gateway(run: Run) -> Stage:
 def build_exchange(run: Run) -> Stage:
     config, feed, shared = run.config.exchange, run.config.feed, run.instance
     assert config is not None
-    # The addresses of a capture are those of a real market's groups: nothing of ours may be sent there.
-    on_network = feed.source == "udp"
+    # The addresses of a capture, and of a market that is traded on paper, are a real market's: nothing of ours may be sent there.
+    on_network = publishes(run.config)
     username, password = run.logins.gateway.texts()
     snapshot_username, snapshot_password = run.logins.snapshot.texts()
     return ExchangeStage(
@@ -173,11 +175,12 @@ def build_exchange(run: Run) -> Stage:
         session=run.config.gateway.session,
         market_address_b=split_address(feed.address_b) if feed.address_b and on_network else None,
         interface_b=feed.interface_b,
-        rewind_addresses=[split_address(address) for address in feed.recovery.rewind],
+        rewind_addresses=[split_address(address) for address in feed.recovery.rewind if shared.market is None],
         rewind_messages=config.rewind_messages,
-        snapshot_address=split_address(feed.recovery.snapshot) if feed.recovery.snapshot else None,
+        snapshot_address=split_address(feed.recovery.snapshot) if feed.recovery.snapshot and shared.market is None else None,
         snapshot_username=snapshot_username,
         snapshot_password=snapshot_password,
+        market=shared.market,
         flow=config.flow,
         symbols={listed.symbol: listed.px for listed in config.symbols},
         rate_per_s=config.rate_per_s,

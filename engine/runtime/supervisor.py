@@ -22,7 +22,7 @@ from engine.layout import (
 from engine.runtime import process, standing
 from engine.runtime.alerts import Alerts
 from engine.runtime.clock import Calibration
-from engine.runtime.config import Config
+from engine.runtime.config import Config, publishes
 from engine.runtime.instance import Instance
 from engine.runtime.keeper import Keeper
 from engine.runtime.logins import Logins
@@ -215,12 +215,14 @@ class Supervisor:
     def _drained(self) -> bool:
         record = self.instance.control.records
         settled = bool(record["drained"][0])
-        if self.config.exchange is not None and self.config.feed.source == "udp":
+        if publishes(self.config):
             settled = settled and bool(record["feed_ended"][0])
         return settled and not any(self._backlogs().values())
 
     def _backlogs(self) -> dict[str, int]:
         rings = {"ticks": self.instance.ticks, "orders": self.instance.orders, "reports": self.instance.reports}
+        if self.instance.market is not None:
+            rings["market"] = self.instance.market
         return {name: sum(ring.backlog().values()) for name, ring in rings.items()}
 
     def _over(self, show: Callable[["Supervisor"], None]) -> bool:

@@ -1,12 +1,15 @@
 """A file of ITCH messages, each after its two-byte length, read and paced: history's clock, or N times as fast, or flat out.
 
 The file is a descriptor: a plain file, or a pipe that a thread of engine/feed/source.py fills from gzip. A pipe that has nothing now
-is asked again at the next step. A message of length 0 ends the session of a file (NASDAQ BinaryFILE), and nothing after it counts.
+is asked again at the next step. A message of length 0 ends the session of a file (NASDAQ BinaryFILE), and nothing after it counts. On
+paper (hot/paper.py) messages come from a ring instead, at once.
 """
 
 from numba import njit
 
+from engine.book.hot.book import side_row
 from engine.exchange.hot.history import apply_history, is_whole, timestamp_of
+from engine.exchange.hot.paper import FROM_RING, LOCATE, heed, is_unproven, note_state, take_messages
 from engine.exchange.hot.state import DUE_NS, FILE_ENDED, FILE_FD, FROM, LAST_TS_NS, NOW_NS, SILENCE_NS, STARTED, TO, UNZIP_FAILED
 from engine.wire.hot.bytes import get_u16
 from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, read_bytes
@@ -54,6 +57,8 @@ def next_message(replay, stats):
                 return ENDED
             if waiting >= LENGTH_BYTES + length:
                 return length
+        if words[FILE_FD] == FROM_RING:
+            return NOTHING_NOW
         if words[FILE_ENDED] == 0:
             got = fill(replay)
             if got > 0:
@@ -77,16 +82,22 @@ def due_ns(replay, ts_ns, wall_ns):
 
 
 @njit(cache=True, inline="always", _nrt=False)
-def replay_next(replay, venue, wall_ns):
+def replay_next(replay, paper, venue, wall_ns):
     """Apply the next message if it is due. Returns 1 when it was, NOTHING_NOW, or why there are no more."""
     words = replay.words
+    from_ring = words[FILE_FD] == FROM_RING
+    if from_ring:
+        take_messages(paper, words, replay.buffer)
     length = next_message(replay, venue.stats)
     if length <= 0:
         return length
     at = words[FROM] + LENGTH_BYTES
     if not is_whole(replay.buffer, at, length):
         # Framing says how long it is, so what is not ITCH 5.0 can be stepped over.
-        venue.stats[0].malformed += 1
+        if from_ring:
+            heed(paper, venue, replay.buffer, at)
+        else:
+            venue.stats[0].malformed += 1
         words[FROM] = at + length
         return 1
     ts_ns = timestamp_of(replay.buffer, at)
@@ -96,7 +107,18 @@ def replay_next(replay, venue, wall_ns):
     words[STARTED] = 1
     words[LAST_TS_NS] = max(words[LAST_TS_NS], ts_ns)
     words[DUE_NS] = due
+    # History fills nobody while nobody is seen to rest there.
+    row = side_row(get_u16(replay.buffer, at + LOCATE), NOTHING_NOW)
+    buyers, sellers = venue.listing.resting[row], venue.listing.resting[row + 1]
+    unproven = from_ring and is_unproven(paper, replay.buffer, at)
+    if unproven:
+        venue.listing.resting[row] = venue.listing.resting[row + 1] = 0
+        venue.stats[0].doubted += 1
     apply_history(venue, replay.buffer, at, length)
+    if unproven:
+        venue.listing.resting[row], venue.listing.resting[row + 1] = buyers, sellers
+    if from_ring:
+        note_state(paper, venue.listing, replay.buffer, at)
     words[FROM] = at + length
     return 1
 

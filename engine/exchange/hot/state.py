@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.book.hot.book import Book
 from engine.feed.hot.state import UNZIP_FAILED as FEED_UNZIP_FAILED
+from shm.hot import ConsumerEnd
 
 # Constants that kernels hand to other kernels are typed: numba compiles a kernel once more for every literal that it is called with.
 NOTHING = np.int64(0)
@@ -226,6 +227,16 @@ class Replay(NamedTuple):
     pace: np.ndarray
 
 
+class Paper(NamedTuple):
+    """A market that is traded on paper (hot/paper.py): its ring, and the slots as uint8; by instrument, uint8: validity (65,536,) what
+    its book is worth, told (65,536,) the trading state that the market told."""
+
+    ring: ConsumerEnd
+    raw: np.ndarray
+    validity: np.ndarray
+    told: np.ndarray
+
+
 # Words of Archive.words.
 ARCHIVED = 0  # number of the first packet that is not in the archive yet
 LOCATE_MAX = 1  # the highest locate that was published
@@ -305,6 +316,7 @@ EXCHANGE_WORDS = 8
 FLOW_NONE = 0
 FLOW_GENERATED = 1
 FLOW_REPLAY = 2
+FLOW_PAPER = 3
 
 
 class Exchange(NamedTuple):
@@ -318,5 +330,6 @@ class Exchange(NamedTuple):
     rewind: Rewind
     glimpse: Glimpse
     links: Links
+    paper: Paper
     control: np.ndarray
     words: np.ndarray

@@ -15,6 +15,7 @@ from engine.exchange.hot.archive import archive_packets
 from engine.exchange.hot.connection import NOT_A_PACKET, NOT_WHOLE, leave, packet_bytes, receive
 from engine.exchange.hot.flow import generate_next
 from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
+from engine.exchange.hot.paper import publish_nothing
 from engine.exchange.hot.replay import ENDED, history_now, replay_next
 from engine.exchange.hot.rewind import serve_rewinds
 from engine.exchange.hot.schedule import keep_schedule
@@ -24,6 +25,7 @@ from engine.exchange.hot.state import (
     CONNECTED,
     FLOW_KIND,
     FLOW_OVER,
+    FLOW_PAPER,
     FLOW_REPLAY,
     GOODBYES,
     IN_BEGIN,
@@ -73,19 +75,22 @@ def step(exchange, clock):
             # Before the clients: what comes in this turn comes after what was due by now.
             done += keep_schedule(exchange.schedule, venue, exchange.flow.words, now_ns - exchange.words[MIDNIGHT_NS])
         done += serve(exchange, now_ns)
-    if phase == PHASE_TRADING:
+    if phase == PHASE_TRADING or exchange.words[FLOW_KIND] == FLOW_PAPER:
         if not paused:
             flown = run_flow(exchange, now_ns)
     elif phase != PHASE_STARTING:
         end_flow(exchange)
     done += speak_to_all(venue, exchange.links, now_ns)
-    seal(venue.market)
-    archive_packets(venue.market, exchange.archive)
-    done += flush(venue.market, venue.stats, now_ns)
-    store_release(exchange.control, CONTROL_PUBLISHED, venue.market.words[PUBLISHED])
+    if exchange.words[FLOW_KIND] == FLOW_PAPER:
+        publish_nothing(venue.market)
+    else:
+        seal(venue.market)
+        archive_packets(venue.market, exchange.archive)
+        done += flush(venue.market, venue.stats, now_ns)
+        store_release(exchange.control, CONTROL_PUBLISHED, venue.market.words[PUBLISHED])
     if phase == PHASE_DRAINING and load_acquire(exchange.control, DRAINED) != 0:
         done += say_end(exchange, now_ns)
-    if exchange.words[GOODBYES] == 0:
+    if exchange.words[GOODBYES] == 0 and exchange.words[FLOW_KIND] != FLOW_PAPER:
         keep_market_alive(venue.market, now_ns)
     done += serve_rewinds(exchange.rewind, exchange.archive, venue.stats)
     done += serve_viewers(exchange.glimpse, venue, exchange.archive, clock, now_ns)
@@ -98,7 +103,7 @@ def tell_time(exchange, now_ns):
     venue = exchange.venue
     if exchange.words[FLOW_KIND] == FLOW_REPLAY:
         history_now(exchange.replay, venue, now_ns)
-    else:
+    elif exchange.words[FLOW_KIND] != FLOW_PAPER:
         venue.words[NOW_NS] = max(venue.words[NOW_NS], now_ns - exchange.words[MIDNIGHT_NS])
 
 
@@ -194,8 +199,8 @@ def run_flow(exchange, now_ns):
     for done in range(FLOW_PER_STEP):
         if words[FLOW_OVER] != 0 or not may_publish(exchange):
             return done
-        if words[FLOW_KIND] == FLOW_REPLAY:
-            outcome = replay_next(exchange.replay, exchange.venue, now_ns)
+        if words[FLOW_KIND] == FLOW_REPLAY or words[FLOW_KIND] == FLOW_PAPER:
+            outcome = replay_next(exchange.replay, exchange.paper, exchange.venue, now_ns)
             if outcome == ENDED:
                 end_flow(exchange)
             elif outcome < 0:
@@ -225,7 +230,7 @@ def say_end(exchange, now_ns):
     if packets_waiting(venue.market) != 0 or not (venue.words[CLOSED] != 0 or all_told(venue.clients, exchange.links)):
         return 0
     venue.words[CLOSED] = 1
-    if not end_session(venue.market, now_ns):
+    if exchange.words[FLOW_KIND] != FLOW_PAPER and not end_session(venue.market, now_ns):
         return 0
     exchange.words[GOODBYES] += 1
     return 1

@@ -5,6 +5,7 @@ from numba import njit
 
 from engine.feed.hot.admin import EVENT, LISTED, STATE_CHANGED, apply_admin
 from engine.feed.hot.decoder import AT, CODE, LENGTH, LOCATE, OFFSET_MASK, TIMESTAMP, count_message
+from engine.feed.hot.handover import hand_on
 from engine.feed.hot.orders import DIVERGED, NOTHING, apply_order
 from engine.feed.hot.publish import publish_change, publish_instrument, publish_print, publish_status, settle_validity
 from engine.feed.hot.state import (
@@ -14,6 +15,7 @@ from engine.feed.hot.state import (
     HIGHEST,
     KEEP,
     MIDNIGHT_NS,
+    PAPER,
     SUSPECTS,
     SWEEP_NEXT,
     TROUBLE,
@@ -42,6 +44,8 @@ def apply_message(feed, clock, row, origin):
     fits = count_message(decoder, row)
     if feed.words[KEEP] and keep_message(feed, row, origin):
         return
+    if feed.words[PAPER] and fits:
+        hand_on(feed.market, feed.market_bytes, decoder.stats, feed.buffer, at & OFFSET_MASK, decoder.window[row + LENGTH])
     if not fits:
         if ABOUT_ORDER[code] and decoder.window[row + LENGTH] >= LOCATE + 2:
             if mark_suspect(feed, get_u16(feed.buffer, (at & OFFSET_MASK) + LOCATE)):

@@ -8,8 +8,9 @@ from numba import njit
 
 from engine.book.hot.book import best_level, level_at, tell_flags
 from engine.feed.hot.decoder import LOCATE, OFFSET_MASK, TIMESTAMP
+from engine.feed.hot.handover import NOTICE_VALIDITY, give_notice
 from engine.feed.hot.orders import EXECUTED_PRICE, OVERFLOWED
-from engine.feed.hot.state import CLOSED, EXPECTED, GAPPED, HIGHEST, MIDNIGHT_NS, PUBLISH_LEVELS, STALE
+from engine.feed.hot.state import CLOSED, EXPECTED, GAPPED, HIGHEST, MIDNIGHT_NS, PAPER, PUBLISH_LEVELS, STALE
 from engine.feed.itch import CROSS_TRADE, ORDER_EXECUTED_PRICE, PX_DECIMALS, TRADE
 from engine.layout import (
     BOOK_CLOSED,
@@ -100,6 +101,8 @@ def change_validity(feed, clock, instrument, flags, tsc):
     before = top.validity
     top.validity = flags
     tell_flags(feed.decoder.book, instrument, flags)
+    if feed.words[PAPER] and not give_notice(feed.market, feed.market_bytes, NOTICE_VALIDITY, instrument, flags):
+        feed.decoder.stats[0].capacity_drops += 1
     if before == 0:
         feed.words[HIGHEST] = max(feed.words[HIGHEST], instrument)
     if flags == BOOK_VALID:

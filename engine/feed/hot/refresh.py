@@ -15,6 +15,7 @@ from numba import njit
 from engine.book.hot.clear import clear_book, clear_instrument
 from engine.feed.hot.apply import apply_rest
 from engine.feed.hot.decoder import LOCATE
+from engine.feed.hot.handover import NOTICE_CLEAR, NOTICE_CLEAR_ONE, give_notice, hand_on, may_hand_on
 from engine.feed.hot.orders import DIVERGED, OVERFLOWED, apply_order
 from engine.feed.hot.publish import RECORDS_PER_MESSAGE, touch_moved
 from engine.feed.hot.state import (
@@ -28,6 +29,7 @@ from engine.feed.hot.state import (
     GAP,
     GAP_NONE,
     LOADED_HIGHEST,
+    PAPER,
     REPLAY_NEXT,
     SCOPE,
     SCOPE_ALL,
@@ -68,6 +70,9 @@ def clear_some(feed):
     if words[CLEARING] == CLEAR_SUSPECTS:
         return clear_suspects(feed)
     first = words[CLEAR_NEXT]
+    of_session = np.int64(words[CLEARING] == CLEAR_SESSION)
+    if first == 0 and words[PAPER] and not give_notice(feed.market, feed.market_bytes, NOTICE_CLEAR, np.int64(0), of_session):
+        return 0
     book = feed.decoder.book
     words[CLEAR_NEXT] = clear_book(book, first, CLEARED_PER_STEP)
     for instrument in range(first, min(words[CLEAR_NEXT], feed.decoder.tops.shape[0])):
@@ -110,6 +115,8 @@ def clear_suspects(feed):
         top = tops[words[CLEAR_NEXT]]
         left -= 1
         if top.suspect:
+            if words[PAPER] and top.refreshing == 0 and not tell_cleared(feed, words[CLEAR_NEXT]):
+                return 0
             top.refreshing = REFRESHING
             top.overflow = 0
             words[LOADED_HIGHEST] = max(words[LOADED_HIGHEST], words[CLEAR_NEXT])
@@ -124,9 +131,16 @@ def clear_suspects(feed):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def tell_cleared(feed, instrument):
+    return give_notice(feed.market, feed.market_bytes, NOTICE_CLEAR_ONE, instrument, np.int64(0))
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def load_message(feed, clock, at, length, origin):
     """Apply a message of a snapshot at buffer[at:], or one that was applied before, without telling of what it does to a book. False
     where the ring has no room for what else it has to tell."""
+    if not may_hand_on(feed):
+        return False
     code = np.int64(feed.buffer[at]) if length > 0 else 0
     if ABOUT_ORDER[code] and length >= LOCATE + 2:
         load_order(feed, at, code, length == LENGTHS[code])
@@ -135,6 +149,8 @@ def load_message(feed, clock, at, length, origin):
     elif feed.words[SCOPE] == SCOPE_ALL and code not in PRINTS:
         if not has_room(feed.ticks, RECORDS_PER_MESSAGE):
             return False
+        if feed.words[PAPER]:
+            hand_on(feed.market, feed.market_bytes, feed.decoder.stats, feed.buffer, at, length)
         apply_rest(feed, clock, at, code, origin)
     return True
 
@@ -149,6 +165,8 @@ def load_order(feed, at, code, is_whole):
         return
     if feed.words[SCOPE] != SCOPE_ALL and tops[instrument].refreshing == 0:
         return
+    if feed.words[PAPER] and is_whole:
+        hand_on(feed.market, feed.market_bytes, feed.decoder.stats, feed.buffer, at, LENGTHS[code])
     did = apply_order(feed.decoder, feed.buffer, at, code)[0] if is_whole else np.int64(DIVERGED)
     if did in (DIVERGED, OVERFLOWED):
         tops[instrument].refreshing = SPOILED

@@ -1,10 +1,11 @@
 """Where messages come from: packets of UDP sockets, or the bytes of a file or pipe."""
 
+import numpy as np
 from numba import njit
 
 from engine.feed.hot.ahead import look_ahead
 from engine.feed.hot.capture import CAPTURE_FAILED, END_OF_CAPTURE, PREFIX_BYTES, captured_line
-from engine.feed.hot.decoder import OFFSET_MASK
+from engine.feed.hot.decoder import OFFSET_MASK, TIMESTAMP
 from engine.feed.hot.mold import end_session, open_packet
 from engine.feed.hot.receive import packet_at, packet_drops, packet_noted, packet_size, packet_waited_ns, receive
 from engine.feed.hot.state import (
@@ -26,6 +27,9 @@ from engine.feed.hot.state import (
     LINE_REWIND,
     NEXT_AT,
     ORIGIN_TSC,
+    PACE,
+    PACE_NS,
+    PACE_TSC,
     POLLED,
     SERVER,
     SILENT,
@@ -33,8 +37,13 @@ from engine.feed.hot.state import (
 )
 from engine.feed.hot.watchdog import end_silence
 from engine.feed.hot.window import stage_held
-from engine.messages.hot.stamp import ticks_of_ns
+from engine.feed.itch import SYSTEM_EVENT
+from engine.feed.moldudp64 import LENGTH_BYTES
+from engine.layout import CONTROL, PHASE_STARTING
+from engine.messages.hot.stamp import now_tsc, ticks_of_ns
+from engine.wire.hot.bytes import get_u16, get_u48
 from engine.wire.hot.syscalls import AGAIN, INTERRUPTED, read_bytes
+from shm.atomics import load_acquire
 from shm.hot import record
 
 # Reasons to leave the loop, beside RECEIVE_FAILED of receive.py.
@@ -45,6 +54,10 @@ UNZIPPING_FAILED = -4
 FILE_MESSAGES = 128
 # Read more when a turn's messages might not be in the buffer.
 REFILL_BYTES = 1 << 16
+# The shortest message of ITCH, and the longest silence of a paced file that is kept.
+ADMIN_BYTES = SYSTEM_EVENT.length
+SILENCE_NS_MAX = np.int64(250_000_000)
+PHASE = CONTROL.fields["phase"][1] // 8
 
 
 @njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -130,8 +143,9 @@ def read_notes(feed, line, packet, clock):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def next_piece(words, control, stats, buffer):
-    """Let a turn's messages of a file be read, refilling the buffer when it runs low. 1: go on; 0: nothing there; below 0: a reason."""
+def next_piece(words, control, stats, buffer, clock):
+    """Let a turn's messages of a file be read, refilling the buffer when it runs low. 1: go on; 0: nothing there, or not due yet; below 0:
+    a reason."""
     if words[ENDED]:
         return 0
     if words[END_AT] - words[NEXT_AT] < REFILL_BYTES and not words[FILE_READ]:
@@ -144,8 +158,33 @@ def next_piece(words, control, stats, buffer):
             return READ_FAILED
     if words[NEXT_AT] == words[END_AT]:
         return end_file(words, control, stats) if words[FILE_READ] else 0
+    if words[PACE] != 0:
+        words[LEFT] = 1 if is_due(words, control, buffer, clock) else 0
+        return words[LEFT]
     words[LEFT] = FILE_MESSAGES
     return 1
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def is_due(words, control, buffer, clock):
+    """Whether the next message of a paced file is due: none is before the instance trades. A long silence is shortened."""
+    if load_acquire(control, PHASE) == PHASE_STARTING:
+        return False
+    at = words[NEXT_AT] & OFFSET_MASK
+    if words[END_AT] - at < LENGTH_BYTES + ADMIN_BYTES or get_u16(buffer, at) < ADMIN_BYTES:
+        return True
+    tsc = now_tsc(clock)
+    ts_ns = get_u48(buffer, at + LENGTH_BYTES + TIMESTAMP)
+    if words[PACE_NS] == 0:
+        words[PACE_TSC] = tsc
+        words[PACE_NS] = ts_ns
+    silence_ns = min(max(ts_ns - words[PACE_NS], 0) * words[PACE] // 1_000_000, SILENCE_NS_MAX)
+    due_tsc = words[PACE_TSC] + ticks_of_ns(clock, silence_ns)
+    if tsc < due_tsc:
+        return False
+    words[PACE_TSC] = due_tsc
+    words[PACE_NS] = max(words[PACE_NS], ts_ns)
+    return True
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

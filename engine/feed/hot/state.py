@@ -141,7 +141,14 @@ AHEAD = 95
 RETURN_TSC = 96
 RETURN_NS = 97
 RETURN_HEARD = 98
-FEED_WORDS = 99
+# 1: what is applied is also handed on to a venue on paper (engine/feed/hot/handover.py).
+PAPER = 99
+# A file that is paced: nanoseconds of ours for a million of its own, 0 as fast as it is taken; when its last message was due, and that
+# one's own time, 0 before the first.
+PACE = 100
+PACE_TSC = 101
+PACE_NS = 102
+FEED_WORDS = 103
 
 INSTRUMENTS_TOLD = 1 << 20
 # Locate code 0 is the market itself.
@@ -231,7 +238,7 @@ class Feed(NamedTuple):
 
     quotes and instruments are boards by instrument; hop and stamp_hop histograms, control its record; words (FEED_WORDS,), wanted (n,)
     packed symbols; lines (LINE_ROWS,) FEED_LINE records; missing (LINES_MAX x MISSING_MAX x 2,) int64; buffer uint8: packets by line,
-    then as drawn above; of a file, its bytes.
+    then as drawn above; of a file, its bytes. market and market_bytes, its slots as uint8, are the ring to a venue on paper.
     """
 
     decoder: Decoder
@@ -252,3 +259,5 @@ class Feed(NamedTuple):
     lines: np.ndarray
     missing: np.ndarray
     window: Window
+    market: ProducerEnd
+    market_bytes: np.ndarray

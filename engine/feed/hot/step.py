@@ -22,6 +22,7 @@ from engine.feed.hot.decoder import (
     fetch_ahead,
     read_frame,
 )
+from engine.feed.hot.handover import may_hand_on
 from engine.feed.hot.lines import take_back
 from engine.feed.hot.mold import end_session
 from engine.feed.hot.publish import (
@@ -93,7 +94,7 @@ def step(feed, clock):
             if words[SOURCE] == SOURCE_UDP:
                 got = next_packet(feed, clock)
             else:
-                got = next_piece(words, feed.control, stats, feed.buffer)
+                got = next_piece(words, feed.control, stats, feed.buffer, clock)
             if got <= 0:
                 if done == 0 and got == 0 and words[SOURCE] == SOURCE_UDP:
                     watch(feed, clock)
@@ -151,7 +152,7 @@ def walk(feed, clock):
             if number >= read:
                 break
             row = (number & (WINDOW_ROWS - 1)) * ROW_WORDS
-            if not has_room(feed.ticks, RECORDS_PER_MESSAGE):
+            if not has_room(feed.ticks, RECORDS_PER_MESSAGE) or not may_hand_on(feed):
                 words[NEXT_AT] = decoder.window[row + AT] - LENGTH_BYTES
                 words[LEFT] = left - number
                 return FULL
@@ -206,7 +207,7 @@ def sweep(feed, clock):
             return told
         top = feed.decoder.tops[instrument]
         if (top.known or top.validity != 0) and top.publish:
-            if not has_room(feed.ticks, 2):
+            if not has_room(feed.ticks, 2) or not may_hand_on(feed):
                 feed.decoder.stats[0].ring_waits += 1
                 return told
             if top.reloaded:
