@@ -49,6 +49,8 @@ BAD = [
     ("strategy.use", None, "strategy: missing key 'use'"),
     ("strategy.symbols", ["AAPL", "ZZZZ"], "strategy.symbols=['ZZZZ']: not among exchange.symbols"),
     ("gateway.password", "far too long a password", "gateway.password: no credentials in a config"),
+    ("gateway.reconnect_ms_max", 49, "gateway.reconnect_ms_max=49: expected at least gateway.reconnect_ms=50"),
+    ("gateway.silence_ms", 0, "gateway.silence_ms=0"),
     ("risk.position_max", None, "risk: missing key 'position_max'"),
     ("risk.collar_pbs", 5, "risk: unknown key 'collar_pbs'; did you mean 'collar_bps'?"),
     ("process.0.stages", [], "process[0].stages=[]: expected `array` of length >= 1"),

@@ -67,7 +67,7 @@ SENTENCES = {
     REASON_KILLED: "the kill switch is on (`tickpath arm` lets orders through again)",
     REASON_KILLED_SCOPE: "its strategy, symbol or venue is killed (`tickpath risk show` names it, `tickpath arm` with its words ends it)",
     REASON_PHASE: "the instance is not trading: it starts, drains or has stopped; only cancels pass",
-    REASON_NO_SESSION: "there is no session with the venue",
+    REASON_NO_SESSION: "there is no session with the venue, or it is not reconciled yet",
     REASON_UNKNOWN_ORDER: "no order with the id to replace or to cancel is open",
     REASON_REPLACE_PENDING: "the order to replace is being replaced already",
     REASON_DUPLICATE_ID: "its id is not above every id before it",

@@ -287,6 +287,9 @@ def _problems(config: Config) -> Iterator[str]:
     for key, symbols in (("feed.symbols", config.feed.symbols), ("strategy.symbols", config.strategy.symbols)):
         yield from _symbol_problems(key, symbols)
     yield from _credentials_problems(config)
+    gateway = config.gateway
+    if gateway.reconnect_ms_max < gateway.reconnect_ms:
+        yield f"gateway.reconnect_ms_max={gateway.reconnect_ms_max}: expected at least gateway.reconnect_ms={gateway.reconnect_ms}"
     if config.exchange is not None:
         yield from _exchange_problems(config, config.exchange)
 
