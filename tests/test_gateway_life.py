@@ -247,16 +247,44 @@ def test_a_loss_after_every_byte_of_the_replay(houses: Callable[..., House]) -> 
     for cut in range(1, ends[-1] + 1):
         whole = sum(1 for end in ends if end < cut)
         house.meet()
+        if cut > 1:
+            # The answer to the query of the connection before could stand in the sequence.
+            house.probe(2 + len(said))
         # 2 is the first number after the answer to the first account query.
         assert house.heard("login")["sequence"].strip() == str(2 + whole)
         house.venue.send(login_accepted(2 + whole) + b"".join(said)[ends[whole - 1] if whole else 0 : cut])
         lose(house)
-    assert house.reconnect(next_user_ref=4) == str(2 + len(said))
+    house.meet()
+    house.probe(2 + len(said))
+    assert house.heard("login")["sequence"].strip() == str(2 + len(said))
+    house.venue.send(login_accepted(2 + len(said)))
+    house.come_up(4)
     strip = {"origin_tsc": 0, "age_tsc": 0, "sequence": 0}
     assert [report | strip for report in house.told()] == [report | strip for report in expected[0]]
     assert house.line() == expected[1]
     assert house.stats.duplicates == house.stats.illegal_moves == 0
     assert house.stats.malformed == sum(1 for cut in range(1, ends[-1] + 1) if cut not in ends)
+
+
+def test_an_answer_to_a_query_before_the_loss_ends_no_reconciliation(houses: Callable[..., House]) -> None:
+    """The venue answered, the connection broke before that was read, and what traded since stands behind the answer."""
+    house = houses(reconnect_tries=5)
+    order_id = house.live()
+    lose(house)
+    house.meet()
+    house.answer_login(3)
+    house.heard("account query")
+    lose(house)
+    house.meet()
+    house.probe(head=5)
+    assert house.heard("login")["sequence"].strip() == "3"
+    traded = sequenced(ouch.EXECUTED, user_ref=1, quantity=40, match=9)
+    house.venue.send(login_accepted(3) + answer(2))
+    house.heard("account query")
+    assert house.control.session_up == 0
+    house.venue.send(traded + answer(2))
+    house.turn_until(lambda: bool(house.control.session_up), "the session")
+    assert (house.line()["position"], house.entry(order_id).open) == (40, 60)
 
 
 # How it is tried again.

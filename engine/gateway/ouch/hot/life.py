@@ -6,8 +6,9 @@ All waits are measured on the kernel's clock.
 
 Everything that was open when the session was lost is of unknown fate and goes on counting against every limit. The next login asks for
 the first packet that was not applied, so the venue tells again what we missed (reconcile.py). The first login of a process asks for the
-whole day. What an earlier process asked the venue stands in it with the answers, so before that one more login asks only how far the
-sequence has come (HEAD): an answer below that is not for us.
+whole day. What was asked before this login stands in the sequence with the answers, so where there may be one that was not read yet (at
+the start, and after a reconciliation that was cut short) one more login comes first, which asks only how far the sequence has come
+(HEAD): an answer below that is not for us.
 """
 
 import numpy as np
@@ -37,6 +38,9 @@ from engine.gateway.hot.state import (
     PROBING,
     PROGRESS_TSC,
     RANDOM,
+    RECONCILE,
+    RECONCILING,
+    REPLAYING,
     RETRY_NS,
     RETRY_NS_MAX,
     RETRY_TSC,
@@ -92,6 +96,9 @@ def end(gateway, clock, ending):
             stats[0].malformed += 1
         if ending != SESSION_ENDED:
             stats[0].sessions_lost += 1
+    if session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING:
+        # The answer to our query may stand in the sequence, and would end the next reconciliation before its time.
+        session[PROBING] = 1
     session[ENDING] = ending
     forget_connection(session)
     session[LOOK_NEXT] = 0
