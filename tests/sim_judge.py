@@ -40,7 +40,7 @@ from engine.risk.limits import OFF_WORD
 from engine.wire import soupbintcp as soup
 from tests.sim_account import CANCEL, NEW, REPLACE, Account
 from tests.sim_network import Link
-from tests.sim_world import NUMBERS, RECONNECTS, World
+from tests.sim_world import NUMBERS, World
 
 NAMES = {number: symbol for symbol, number in NUMBERS.items()}
 KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "cancelled", MSG_EXECUTED: "executed", MSG_REJECTED: "rejected"}
@@ -220,7 +220,6 @@ class Judge:
         for kind, payload in seen.back.packets(delivered):
             if kind == soup.LOGIN_ACCEPTED.code:
                 seen.next = int(payload[10:])
-                seen.welcome = not RECONNECTS
             elif kind == soup.SEQUENCED:
                 # All that there was to tell has been told when the answer to the query of this very login is here.
                 seen.welcome = seen.welcome or self.answers.get(seen.next) == link.name

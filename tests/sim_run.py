@@ -13,7 +13,7 @@ from engine.layout import PHASE_DRAINING
 from engine.runtime.latch import Scope
 from tests.sim_judge import Judge
 from tests.sim_plan import ACTORS, MS, Plan, drawn
-from tests.sim_world import RECONNECTS, World
+from tests.sim_world import World
 
 # Turns until everything must have come to rest once nothing goes wrong any more, and how long each of those is.
 PATIENCE_TURNS = 3_000
@@ -96,7 +96,7 @@ class Run:
             if at == self.turn:
                 self.note("state", state)
                 world.change_state(state)
-        if RECONNECTS and self.turn in plan.deaths:
+        if self.turn in plan.deaths:
             self.note("we die and are started again")
             world.die()
             self.judge.begin_life()

@@ -5,9 +5,7 @@ A life is what ends with our processes: rings, boards, strategy and gateway. The
 """
 
 import contextlib
-import inspect
 import random
-import socket
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from engine.feed.hot.state import LINE_ROWS
 from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.hot import step as gateway_step
-from engine.gateway.hot.state import FD
 from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
@@ -74,7 +71,6 @@ ATTEND_TURNS = 3
 FAR_NS = 1 << 62
 ENABLED = dict.fromkeys(STRATEGIES, 1)
 # Short enough to happen within a run; the venue says something once a second.
-RECONNECTS = "connector" in inspect.signature(GatewayStage).parameters
 RECONNECT: dict[str, Any] = {"silence_ms": 2_500, "connect_ms": 100, "reconnect_ms": 2, "reconnect_ms_max": 40, "reconnect_tries": 200}
 
 
@@ -117,7 +113,8 @@ class Life:
                 random.Random(f"trader {plan.seed} {number}"), self.orders, self.reports, world.quotes, len(SYMBOLS),
                 activity=plan.activity, weird=plan.weird,
             )  # fmt: skip
-        self.gateway = world.open_gateway(
+        self.gateway = GatewayStage(
+            address=("", 0), connector=world.network.connect, jitter_seed=plan.seed, **RECONNECT,
             orders=self.orders, reports=self.reports, quotes=world.quotes, instruments=world.instruments, positions=self.positions,
             stats=self.stats_table, control=world.control_table, hops=self.hops, rules=world.rules_board, facts=self.facts_table,
             credentials=Credentials.of("TICK", "PATH"), limits=world.limits, midnight_ns=MIDNIGHT_NS, symbols=list(SYMBOLS),
@@ -188,16 +185,6 @@ class World:
             recovery=Recovery(window_messages=1 << 10, reorder_us=500, rewind=[("127.0.0.1", self.exchange.rewind_ports[0])]),
         )  # fmt: skip
 
-    def open_gateway(self, **options: Any) -> GatewayStage:
-        if RECONNECTS:
-            return GatewayStage(address=("", 0), connector=self.network.connect, jitter_seed=self.plan.seed, **RECONNECT, **options)
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            made = GatewayStage(address=nobody.getsockname(), **options)
-        while not self.network.links:
-            with contextlib.suppress(ConnectionRefusedError):
-                made.state.session[FD] = self.network.connect().fileno()
-        return made
-
     @property
     def now(self) -> int:
         return int(self.clock.words[NOW])
@@ -218,7 +205,7 @@ class World:
             elif life.trader is not None:
                 life.trader.turn(self.now, quoting=quoting)
         elif life.ending == 0:
-            if RECONNECTS and turn % ATTEND_TURNS == 0:
+            if turn % ATTEND_TURNS == 0:
                 life.gateway.attend()
             done = int(gateway_step.step(life.gateway.state, self.clock))
             if done < 0:
