@@ -33,6 +33,8 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch
     made.replace("[strategy.params]", "[strategy.params]\nedge_ticks = 200.0")
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         made.replace("rate_per_s = 20000", "rate_per_s = 200")
+        # A lost session is looked for in every place of the order table, which the interpreter takes seconds for.
+        made.replace('trader = "TICKPATH"', 'trader = "TICKPATH"\norders_max = 1024')
     yield made
     assert made.segments() == [], "shared memory was left behind"
 
@@ -183,4 +185,27 @@ def test_a_gateway_that_hangs_is_told_soon_and_ends_the_run_killed(launcher: Lau
     assert f"order_gateway (pid {it.pids['order_gateway']}) has been silent for 3 s" in errors
     assert f"KILLED (everything): {hangs}" in errors
     assert "orders may be open at the venue" in output
+    assert reasons(launcher)[-1][:2] == ("killed", "tickpath")
+
+
+@pytest.mark.statement(12)
+def test_a_venue_that_stops_talking_kills_and_its_return_cancels_what_was_open(launcher: Launcher) -> None:
+    """Half open: the connection stands, and nobody answers."""
+    launcher.replace("silence_ms = 15000", "silence_ms = 1500")
+    launcher.replace("connect_ms = 5000", "connect_ms = 1000")
+    launcher.replace("session_down_ms = 30000", "session_down_ms = 300")
+    with run(launcher) as it:
+        with it.stopped("exchange"):
+            wait_for(lambda: not it.control["session_up"], "the session to be given up", 60)
+            sent = int(it.gateway["sent"])
+            wait_for(lambda: it.control["kill"], "the kill", 60)
+            assert it.gateway["open_orders"] > 0, "what is of unknown fate counts as open"
+            assert int(it.gateway["sent"]) == sent
+        wait_for(lambda: it.control["session_up"], "the session to be back", 60)
+        it.assert_nothing_is_open()
+        it.assert_nothing_trades()
+        it.process.send_signal(signal.SIGTERM)
+        _, errors = it.process.communicate(timeout=60)
+    assert "the session with the venue is down" in errors
+    assert "KILLED (everything): the session with the venue was down for 300 ms" in errors
     assert reasons(launcher)[-1][:2] == ("killed", "tickpath")
