@@ -156,6 +156,14 @@ def test_what_we_take_is_withdrawn_and_does_not_trade_again(tmp_path: Path) -> N
         assert bench.rig.count("diverged") == 2
 
 
+def test_an_order_that_we_took_from_stays_smaller_when_it_is_replaced(tmp_path: Path) -> None:
+    with paper(tmp_path) as bench:
+        bench.happen(add(1, "S", 100, PX))
+        bench.say(enter(1, "B", 30, PX, tif="3"))
+        bench.happen(replaced(1, 2, 100, PX + 100))
+        assert [(order["ref"], order["qty"]) for order in open_orders(bench.rig)] == [(2, 70)]
+
+
 def test_nothing_is_published(tmp_path: Path) -> None:
     with paper(tmp_path) as bench:
         bench.happen(add(1, "S", 100, PX))
