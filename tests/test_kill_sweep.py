@@ -11,7 +11,7 @@ import pytest
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.encode import CANCEL_BYTES, SWEEP_CANCELS_MAX
-from engine.layout import BUY, PHASE_DRAINING, SELL, TIF_IOC, pack_symbol
+from engine.layout import BUY, PHASE_DRAINING, PHASE_TRADING, SELL, TIF_IOC, pack_symbol
 from engine.messages.hot.stamp import NOW
 from engine.risk import rules
 from engine.risk.hot import reasons as risk
@@ -200,10 +200,13 @@ def test_a_kill_comes_before_what_is_on_the_orders_ring_and_with_the_reports_rin
 
 
 @pytest.mark.statement(10)
-def test_a_venue_that_reads_slowly_gets_every_cancel_once_and_the_figure_waits_for_the_last(houses: Callable[..., House]) -> None:
+@pytest.mark.parametrize("count", [3 * SWEEP_CANCELS_MAX, 2 * SWEEP_CANCELS_MAX - 1])
+def test_a_venue_that_reads_slowly_gets_every_cancel_once_and_the_figure_waits_for_the_last(
+    houses: Callable[..., House], count: int
+) -> None:
     house = houses(orders_max=1 << 12)
     let_two_fire(house)
-    refs = fill(house, 3 * SWEEP_CANCELS_MAX)
+    refs = fill(house, count)
     over_small_pipe(house)
     house.control.kills, house.control.kill_tsc, house.control.kill = 7, START_TSC, 1
     for _ in range(50):
@@ -234,6 +237,11 @@ def test_a_kill_is_told_once_and_a_drain_after_it_is_not(house: House) -> None:
     house.settle()
     assert (int(house.stats.kill_cancels), int(house.stats.kill_to_last_cancel_tsc)) == (4, told)
     assert house.stats.cancels_on_drain == 5
+    house.control.phase = PHASE_TRADING
+    house.live(side=SELL)
+    house.control.kills, house.control.kill = 2, 1
+    house.settle()
+    assert (int(house.stats.kill_swept), int(house.stats.kill_cancels)) == (2, 1)
 
 
 def test_a_second_kill_while_the_first_is_swept_is_one_sweep_of_both(houses: Callable[..., House]) -> None:

@@ -88,6 +88,7 @@ def test_a_limit_raised_for_a_while_goes_back_by_itself_and_both_are_logged(shar
     assert log_of(shared) == [("order_qty_max", 1000, 4000, "Ada", "Bob"), ("order_qty_max", 4000, 1000, "the clock", "")]
     assert watch.notes == ["risk: order_qty_max: 4000 -> 1000: the override of Ada and Bob is over"]
     assert standing.load(shared.name).overrides == {}
+    assert watch.ends == {}
     watch.look()
     assert len(watch.notes) == 1
 

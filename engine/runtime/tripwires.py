@@ -114,7 +114,6 @@ class Tripwires:
         if self.killed and not record["kill"]:
             # What lasted before it was armed is the armer's to judge; it must last as long again.
             self.since = dict.fromkeys(self.since, self.clock())
-            self.pulled -= self.since.keys()
         self.killed = bool(record["kill"])
 
 
