@@ -29,7 +29,9 @@ from engine.exchange.arrays import (
     make_rewind,
     words,
 )
+from engine.exchange.conduct import AT_ONCE, FAULT_NAMES, NO_FAULTS, Faults, Latency, make_conduct
 from engine.exchange.hot.core import EVENT
+from engine.exchange.hot.delays import ENTRIES_AT
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.paper import FROM_RING
 from engine.exchange.hot.replay import READ_FAILED, UNZIPPING_FAILED
@@ -39,6 +41,7 @@ from engine.exchange.hot.state import (
     CANCEL_OLDEST,
     CLIENT_FD,
     COPIED,
+    DELAYING,
     EXCHANGE_WORDS,
     FIRM,
     FIRST_MATCH,
@@ -143,6 +146,8 @@ class ExchangeStage:
         self_trade: str = "trade",
         firm: str = "",
         accounts: Sequence[Account] = (),
+        latency: Latency = AT_ONCE,
+        faults: Faults = NO_FAULTS,
         market: Ring | None = None,
         flow: str = "generated",
         symbols: Mapping[str, float] | None = None,
@@ -172,6 +177,7 @@ class ExchangeStage:
         snapshot_address where a Glimpse server takes viewers, who log in as snapshot_username with snapshot_password; None: nowhere
         accounts         who else may log in: each has orders, reports and positions of its own. The first account is username's, and has
                          cancel_on_disconnect, self_trade and firm; account n (from 0) has lines n x 65,536 on of the positions board
+        latency, faults  how long orders and reports take, and what goes wrong on purpose (engine/exchange/conduct.py)
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
                          silence longer than silence_ms_max; "none": the symbols are listed, and only clients trade;
@@ -207,6 +213,8 @@ class ExchangeStage:
         _check_accounts(self.accounts, len(positions.records))
         logins = [login_bytes("", account.username, account.password, self.name) for account in self.accounts]
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
+        links = make_links(logins)
+        conduct = make_conduct(latency, faults, len(links.words), len(logins))
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
         # But for a market on paper it talks to the others over sockets only.
@@ -256,7 +264,8 @@ class ExchangeStage:
             archive=make_archive(rewind_messages if rewinds else 0, snapshots=viewing is not None),
             rewind=make_rewind(self.name, [server.fileno() for server in rewinds]),
             glimpse=make_glimpse(viewing.fileno() if viewing is not None else -1, snapshot_login, orders_max),
-            links=make_links(logins),
+            links=links,
+            conduct=conduct,
             control=control.words()[0],
             words=words(
                 EXCHANGE_WORDS,
@@ -274,6 +283,11 @@ class ExchangeStage:
         """Orders and replaces that OUCH ignores silently: their user_ref was not above the last one."""
         return int(self.state.venue.words[IGNORED])
 
+    @property
+    def struck(self) -> dict[str, int]:
+        """How often each fault has struck."""
+        return dict(zip(FAULT_NAMES, self.state.conduct.struck.tolist(), strict=True))
+
     def adopt(self, made: socket.socket, account: int, wall_ns: int) -> None:
         """Let an account in on a connected socket without a login, from its next report on; the socket is the exchange's from now on.
         For whoever builds an exchange into a process."""
@@ -288,6 +302,8 @@ class ExchangeStage:
             },
         )  # fmt: skip
         links.words[row] = link
+        if self.state.conduct.words[DELAYING]:
+            self.state.conduct.order_lines[row, :ENTRIES_AT] = 0
         clients.words[account, LINK] = row + 1
 
     def close(self) -> None:

@@ -288,8 +288,9 @@ struct tp_gateway_stats {
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;
  * snapshots_dropped: given up because their viewer left or was too slow. The market pauses while a snapshot is written. takeovers:
- * connections that were closed because their account logged in again. On paper, doubted: messages of books that were not proven, on which
- * nothing fills; places_lost: clients' orders cancelled as their place in a queue was not known any more. */
+ * connections that were closed because their account logged in again. faults: those of the fault menu that struck. On paper, doubted:
+ * messages of books that were not proven, on which nothing fills; places_lost: clients' orders cancelled as their place in a queue was not
+ * known any more. */
 struct tp_exchange_stats {
     int64_t packets;
     int64_t messages;
@@ -329,7 +330,8 @@ struct tp_exchange_stats {
     int64_t self_trades_prevented;
     int64_t doubted;
     int64_t places_lost;
-    int64_t reserved[2];
+    int64_t faults;
+    int64_t reserved[1];
 };
 
 /* A board line per instrument: version is the seqlock's word. cash is what sales brought less what purchases cost, in

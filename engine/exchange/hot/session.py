@@ -30,6 +30,7 @@ from engine.exchange.hot.connection import (
     send_waiting,
     take_connection,
 )
+from engine.exchange.hot.faults import cut_short, hold_reports, told_up_to
 from engine.exchange.hot.listing import traded_instrument
 from engine.exchange.hot.market import market_has_room
 from engine.exchange.hot.orders import cut_order, handle_message
@@ -40,8 +41,11 @@ from engine.exchange.hot.state import (
     CLOSED,
     CONNECTED,
     COPIED,
+    CUT,
+    DEAF,
     GOODBYE,
     HEARD_NS,
+    HOLDING,
     IN_BEGIN,
     KEEPS_ORDERS,
     LEAVING,
@@ -55,8 +59,10 @@ from engine.exchange.hot.state import (
     OUT_BEGIN,
     OUT_END,
     OWNER,
+    RECEIVED,
     ROW,
     SENT_NS,
+    SILENT_UNTIL_NS,
     SINCE_NS,
     STATE,
     TO_CANCEL,
@@ -102,18 +108,20 @@ def free_link(links):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_in(links, stats, listen_fd, wall_ns):
-    """Let the next one in, if somebody waits and there is room. Others wait in the listening socket's queue."""
+    """Let the next one in, if somebody waits and there is room: its row, or -1. Others wait in the listening socket's queue."""
     row = free_link(links)
     if row < 0:
-        return 0
+        return -1
     fd = accept_socket(listen_fd)
     if fd < 0:
-        return 0
-    take_connection(links.words[row], fd, wall_ns)
+        return -1
+    words = links.words[row]
+    take_connection(words, fd, wall_ns)
     stats[0].clients += 1
-    links.words[row, NUMBER] = stats[0].clients
-    links.words[row, OWNER] = NO_OWNER
-    return 1
+    words[NUMBER] = stats[0].clients
+    words[OWNER] = NO_OWNER
+    words[RECEIVED:] = 0
+    return row
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -215,13 +223,13 @@ def judge_login(clients, links, link, stats, start):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def copy_log(clients, link, stats):
+def copy_log(conduct, clients, link, stats):
     """Copy the log's packets that are still to be sent to outbound, as far as they fit. A client too far behind is let go in time:
     the log still has everything that it missed when it comes back."""
     words, out = link.words, link.outbound
     account = words[OWNER] - 1
     log = clients.log[account]
-    logged = clients.words[account, LOGGED]
+    logged = told_up_to(conduct, account, clients.words[account, LOGGED])
     slots = log.shape[0] // LOG_SLOT_BYTES
     if (logged - words[COPIED]) * 4 > slots * 3:
         stats[0].send_failures += 1
@@ -242,34 +250,43 @@ def is_overdue(words, wall_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def speak(clients, link, stats, closed, wall_ns):
+def speak(conduct, clients, link, stats, closed, wall_ns):
     """What a client is to hear now: its log, the end of the session, or a heartbeat after a second of silence. A client that was
     silent for too long is given up. Returns whether anything was done."""
     words = link.words
-    if words[STATE] == UP:
-        copy_log(clients, link, stats)
-    if words[STATE] != UP and words[STATE] != CONNECTED:
-        return 1
     if is_overdue(words, wall_ns):
         leave(link)
         return 1
+    if words[DEAF] != 0 or wall_ns < words[SILENT_UNTIL_NS]:
+        return 0
     if words[STATE] == UP:
+        copy_log(conduct, clients, link, stats)
+        if words[STATE] != UP:
+            return 1
         if closed != 0 and words[COPIED] == clients.words[words[OWNER] - 1, LOGGED]:
             say_goodbye(link)
         if words[OUT_END] == words[OUT_BEGIN] and wall_ns - words[SENT_NS] >= HEARTBEAT_NS:
             put_packet(link, np.int64(SERVER_HEARTBEAT))
+        if words[CUT] != 0 and words[OUT_END] - words[OUT_BEGIN] > 1:
+            words[OUT_END] = words[OUT_BEGIN] + cut_short(conduct, words[OUT_END] - words[OUT_BEGIN])
+            send_waiting(link, wall_ns)
+            if words[STATE] == UP:
+                leave(link)
+            return 1
     return 1 if send_waiting(link, wall_ns) > 0 else 0
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def speak_to_all(venue, links, wall_ns):
+def speak_to_all(venue, links, conduct, wall_ns):
     """Every client's turn to hear something; who is gone is cleared up after. Returns the number of things done."""
     done = 0
+    if conduct.words[HOLDING] != 0:
+        hold_reports(conduct, venue.clients, links, venue.stats, wall_ns)
     for row in range(links.words.shape[0]):
         words = links.words[row]
         if words[STATE] != NOBODY:
             if words[STATE] != LEAVING:
-                done += speak(venue.clients, connection_of(links, row), venue.stats, venue.words[CLOSED], wall_ns)
+                done += speak(conduct, venue.clients, connection_of(links, row), venue.stats, venue.words[CLOSED], wall_ns)
             if words[STATE] == LEAVING:
                 clear_up(venue.clients, words)
     return done

@@ -65,7 +65,12 @@ OWNER = 10  # whose it is since its login: an account's number, NO_OWNER before
 COPIED = 11  # messages of its account's log that have been copied to outbound
 GOODBYE = 12  # the end of session has been put into outbound
 ROW = 13  # its own, in Links
-LINK_WORDS = 16
+RECEIVED = 14  # bytes of it in all, where orders are delayed
+HAS_ENDED = 15  # its end has been read, behind what is still delayed
+DEAF = 16  # a fault: it is neither heard nor spoken to
+CUT = 17  # a fault: it ends in the middle of what it is told next
+SILENT_UNTIL_NS = 18  # a fault: it is told nothing before this, on the wall clock
+LINK_WORDS = 24
 
 # Values of STATE.
 NOBODY = 0
@@ -85,6 +90,7 @@ ENTRY_OFF = 7  # its client has disabled order entry
 KEEPS_ORDERS = 8  # they stay when its connection ends
 SELF_TRADE = 9  # what becomes of an order of its own that meets another one of its owner
 FIRM = 10  # accounts with the same number, not 0, have one owner
+TOLD = 11  # messages of its log that have been through latency and faults
 CLIENT_WORDS = 16
 
 # Values of SELF_TRADE.
@@ -301,6 +307,35 @@ class Glimpse(NamedTuple):
     viewers: tuple[Connection, ...]
 
 
+# Words of Conduct.words.
+DELAYING = 0  # orders are delayed
+HOLDING = 1  # reports are held: latency, or faults
+STRIKING = 2  # there are faults
+SILENT_NS = 3
+DELAYED_NS = 4
+STARTED_NS = 5  # when the first turn was: times of faults count from there
+CONDUCT_WORDS = 8
+
+
+class Conduct(NamedTuple):
+    """How the exchange treats those who are connected: words (CONDUCT_WORDS,) int64; random, fault_random (1,) uint64; orders_ns,
+    reports_ns: int64 latencies, each as likely; order_lines, report_lines: a delay line (hot/delays.py) for each connection and for each
+    account, none where nothing is delayed; and by fault (hot/faults.py): rates float64, times int64 in rising order, the last one never,
+    struck_at and struck int64, the next of its times and how often it struck."""
+
+    words: np.ndarray
+    random: np.ndarray
+    fault_random: np.ndarray
+    orders_ns: np.ndarray
+    reports_ns: np.ndarray
+    order_lines: np.ndarray
+    report_lines: np.ndarray
+    rates: np.ndarray
+    times: np.ndarray
+    struck_at: np.ndarray
+    struck: np.ndarray
+
+
 # Words of Exchange.words.
 LISTEN_FD = 0
 FLOW_KIND = 1
@@ -331,5 +366,6 @@ class Exchange(NamedTuple):
     glimpse: Glimpse
     links: Links
     paper: Paper
+    conduct: Conduct
     control: np.ndarray
     words: np.ndarray

@@ -13,6 +13,8 @@ from numba import njit
 
 from engine.exchange.hot.archive import archive_packets
 from engine.exchange.hot.connection import NOT_A_PACKET, NOT_WHOLE, leave, packet_bytes, receive
+from engine.exchange.hot.delays import draw_ns, forget_delays, has_arrived, hold, receive_ahead
+from engine.exchange.hot.faults import BLACKHOLE, choose_rejection, strikes
 from engine.exchange.hot.flow import generate_next
 from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
 from engine.exchange.hot.paper import publish_nothing
@@ -21,13 +23,18 @@ from engine.exchange.hot.rewind import serve_rewinds
 from engine.exchange.hot.schedule import keep_schedule
 from engine.exchange.hot.session import PACKETS_PER_STEP, all_told, cancel_open, clear_up, connection_of, speak_to_all, take_in, take_packet
 from engine.exchange.hot.state import (
+    CLIENT_FD,
     CLOSED,
     CONNECTED,
+    DEAF,
+    DELAYING,
     FLOW_KIND,
     FLOW_OVER,
     FLOW_PAPER,
     FLOW_REPLAY,
     GOODBYES,
+    HAS_ENDED,
+    HEARD_NS,
     IN_BEGIN,
     LEAVING,
     LISTEN_FD,
@@ -36,7 +43,11 @@ from engine.exchange.hot.state import (
     NOW_NS,
     OWNER,
     PUBLISHED,
+    RECEIVED,
+    ROW,
+    STARTED_NS,
     STATE,
+    STRIKING,
     THROTTLED,
     TO_CANCEL,
     TURNS,
@@ -80,7 +91,7 @@ def step(exchange, clock):
             flown = run_flow(exchange, now_ns)
     elif phase != PHASE_STARTING:
         end_flow(exchange)
-    done += speak_to_all(venue, exchange.links, now_ns)
+    done += speak_to_all(venue, exchange.links, exchange.conduct, now_ns)
     if exchange.words[FLOW_KIND] == FLOW_PAPER:
         publish_nothing(venue.market)
     else:
@@ -108,21 +119,30 @@ def tell_time(exchange, now_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def admit(links, stats, words, now_ns):
+def admit(links, conduct, stats, words, now_ns):
     """Let one more client in, if it is time to look for one. Returns whether one came."""
     words[TURNS] += 1
+    if words[TURNS] == 1:
+        conduct.words[STARTED_NS] = now_ns
     if words[TURNS] % TURNS_PER_LOOK != 0:
         for row in range(links.words.shape[0]):
             if links.words[row, STATE] != NOBODY:
                 return 0
-    return take_in(links, stats, words[LISTEN_FD], now_ns)
+    row = take_in(links, stats, words[LISTEN_FD], now_ns)
+    if row < 0:
+        return 0
+    if conduct.words[DELAYING] != 0:
+        forget_delays(conduct.order_lines[row])
+    if strikes(conduct, BLACKHOLE, stats, now_ns):
+        links.words[row, DEAF] = 1
+    return 1
 
 
 @njit(cache=True, inline="always", _nrt=False)
 def serve(exchange, now_ns):
     """The clients' side of a turn: let them in, hear them, do what they ask, and clear up after them. Returns the number of things done."""
     venue, links = exchange.venue, exchange.links
-    done = admit(links, venue.stats, exchange.words, now_ns)
+    done = admit(links, exchange.conduct, venue.stats, exchange.words, now_ns)
     rows = links.words.shape[0]
     for place in range(rows):
         # Whoever is heard first has an advantage: each in its turn.
@@ -144,24 +164,42 @@ def may_be_heard(venue, words):
     return words[STATE] == CONNECTED and market_has_room(venue.market)
 
 
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def listen_ahead(conduct, line, link, now_ns):
+    """Read what has come, to be done when its latency is over. Returns whether there was anything."""
+    if not receive_ahead(link.words, link.inbound, link.words[CLIENT_FD]):
+        return 0
+    link.words[HEARD_NS] = now_ns
+    hold(line, link.words[RECEIVED], now_ns + draw_ns(conduct.orders_ns, conduct.random))
+    return 1
+
+
 @njit(cache=True, inline="always", _nrt=False)
 def hear(exchange, link, now_ns):
     """Do what one client asks, a bounded number of packets of it. Returns the number of things done."""
     venue = exchange.venue
     words = link.words
     done = 0
-    if packet_bytes(words, link.inbound) == NOT_WHOLE and receive(link, venue.stats, now_ns) > 0:
-        done = 1
+    if words[DEAF] != 0:
+        return 0
+    delayed = exchange.conduct.words[DELAYING] != 0
+    line = exchange.conduct.order_lines[words[ROW] if delayed else 0]
+    if delayed:
+        done += listen_ahead(exchange.conduct, line, link, now_ns)
+    if (not delayed or words[HAS_ENDED] != 0) and packet_bytes(words, link.inbound) == NOT_WHOLE:
+        done += 1 if receive(link, venue.stats, now_ns) > 0 else 0
     for _ in range(PACKETS_PER_STEP):
         if not may_be_heard(venue, words):
             break
         size = packet_bytes(words, link.inbound)
-        if size == NOT_WHOLE:
+        if size == NOT_WHOLE or (delayed and not has_arrived(line, words, size, now_ns)):
             break
         tell_time(exchange, now_ns)
         at = words[IN_BEGIN]
         words[IN_BEGIN] = at + size
         done += 1
+        if exchange.conduct.words[STRIKING] != 0 and words[STATE] == UP:
+            choose_rejection(exchange.conduct, venue.clients.words[words[OWNER] - 1], venue.stats, link.inbound, at, size, now_ns)
         if size == NOT_A_PACKET or not take_packet(venue, exchange.links, link, at, size):
             venue.stats[0].malformed += 1
             leave(link)
