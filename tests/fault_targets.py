@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.book.book import check_invariants
+from engine.exchange.conduct import Latency
+from engine.exchange.stage import Account
 from engine.feed import itch
 from engine.feed.capture import find_lines, messages_of
 from engine.gateway.ouch import v50 as ouch
@@ -18,7 +20,7 @@ from engine.layout import PHASE_TRADING
 from engine.messages.hot.stamp import NOW
 from engine.wire import soupbintcp
 from engine.wire.table import Message
-from tests.exchange_rig import Rig, cancel, enter, replace
+from tests.exchange_rig import Rig, cancel, decode_ouch, enter, replace, soup_packets
 from tests.exchange_rig import packet as soup_packet
 from tests.fault_mutate import mutated
 from tests.fault_servers import ExchangeServers, FeedRecovery
@@ -140,8 +142,14 @@ class ExchangeOrders:
         rng = random.Random(seed)
         if self.rig is None or seed % ROUNDS_PER_HOUSE == 0:
             self._close_rig()
-            self.rig = Rig(Path(self.folder.name), orders_max=500, levels_max=100, client_orders_max=1 << 10, reports_max=64)
+            latency = Latency([rng.choice([0, 300_000])], [rng.choice([0, 300_000])], seed)
+            self.rig = Rig(
+                Path(self.folder.name), orders_max=500, levels_max=100, client_orders_max=1 << 10, reports_max=64, latency=latency,
+                self_trade=rng.choice(["trade", "cancel_newest", "cancel_oldest", "cancel_both"]), accounts=(Account("QUIET", "ONE"),),
+                cancel_on_disconnect=rng.random() < 0.5,
+            )  # fmt: skip
             self.rig.phase(PHASE_TRADING)
+            self.quiet = self.rig.wire_client(1)
         login = soupbintcp.LOGIN_REQUEST.encode(username="TICK", password="PATH", session="", sequence="1".rjust(20))
         said = [soup_packet(login[0], login[1:])] + [soup_packet(soupbintcp.UNSEQUENCED, raw) for raw in orders(rng)]
         if rng.random() < 0.3:
@@ -169,6 +177,18 @@ class ExchangeOrders:
             self.rig.step(1_000_000)
         self.rig.packets()
         check_invariants(self.rig.stage.state.venue.book)
+        self.ask_quietly(self.rig, 1 + seed % ROUNDS_PER_HOUSE)
+
+    def ask_quietly(self, made: Rig, user_ref: int) -> None:
+        """Whatever one client does, another one is served."""
+        self.quiet.send(soup_packet(soupbintcp.UNSEQUENCED, enter(user_ref, "B", 1, 100, tif="3")))
+        for _ in range(5):
+            made.step(1_000_000)
+        told = [payload for kind, payload in soup_packets(self.quiet.recv(1 << 16))[0] if kind == soupbintcp.SEQUENCED]
+        answers = [decode_ouch(payload) for payload in told if payload[:1] != b"E"]
+        assert [(answer["type"], answer["user_ref"]) for answer in answers] in ([("A", user_ref), ("C", user_ref)], [("A", user_ref)]), (
+            answers
+        )
 
     def _close_rig(self) -> None:
         if self.rig is not None:

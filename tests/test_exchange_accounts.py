@@ -7,6 +7,7 @@ from unittest.mock import ANY
 import pytest
 
 from engine.book.book import check_invariants
+from engine.exchange.books import Execution, OpenOrder, Resting
 from engine.exchange.stage import Account
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import INSTRUMENTS_MAX, PHASE_DRAINING
@@ -58,6 +59,15 @@ def test_each_account_has_its_own_numbers_reports_and_positions(made: Rig) -> No
     third.order(replace(1, 2, 300, 1_490_000))
     assert [(report["type"], report["user_ref"]) for report in third.reports(1)] == [("J", 2)], "another account's order is not there"
     assert [(order["qty"], order["user_ref"]) for order in open_orders(made)] == [(100, 1)]
+    # The same from the stage's own account of it.
+    stage = made.stage
+    assert stage.open_orders(0) == {1: OpenOrder("AAPL", "S", 1_500_000, 100, 200)}
+    assert stage.open_orders(1) == stage.open_orders(2) == {}
+    assert stage.book_of("AAPL") == [Resting("S", 1_500_000, 100, 1 << 40, 0, 1)]
+    assert stage.executions(0) == [Execution(1, 200, 1_500_000, "A", sold["match"])]
+    assert stage.executions(1) == [Execution(1, 200, 1_500_000, "R", sold["match"])]
+    with pytest.raises(KeyError, match="NONE"):
+        stage.book_of("NONE")
 
 
 def test_a_password_of_another_account_lets_nobody_in(made: Rig) -> None:

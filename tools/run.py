@@ -42,7 +42,8 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     found = logins.find(config)
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
-    instance = Instance.create(config.instance, config.rings, paper=trades_on_paper(config))
+    accounts = 1 + len(config.exchange.accounts) if config.exchange is not None else 1
+    instance = Instance.create(config.instance, config.rings, accounts, paper=trades_on_paper(config))
     try:
         if trade:
             latch.check(config.instance)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.book.book import make_book
+from engine.exchange import books
 from engine.exchange.arrays import (
     login_bytes,
     make_archive,
@@ -29,6 +30,7 @@ from engine.exchange.arrays import (
     make_rewind,
     words,
 )
+from engine.exchange.books import Execution, OpenOrder, Resting
 from engine.exchange.conduct import AT_ONCE, FAULT_NAMES, NO_FAULTS, Faults, Latency, make_conduct
 from engine.exchange.hot.core import EVENT
 from engine.exchange.hot.delays import ENTRIES_AT
@@ -282,6 +284,18 @@ class ExchangeStage:
     def ignored(self) -> int:
         """Orders and replaces that OUCH ignores silently: their user_ref was not above the last one."""
         return int(self.state.venue.words[IGNORED])
+
+    def book_of(self, symbol: str) -> list[Resting]:
+        """A symbol's orders, bids and then asks, in priority order. KeyError where it is not listed."""
+        return books.book_of(self.state.venue, symbol)
+
+    def open_orders(self, account: int = 0) -> dict[int, OpenOrder]:
+        """An account's open orders by user_ref."""
+        return books.open_orders(self.state.venue, account)
+
+    def executions(self, account: int = 0) -> list[Execution]:
+        """The executions among an account's newest reports, oldest first."""
+        return books.executions(self.state.venue, account)
 
     @property
     def struck(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from engine.layout import pack_symbol
 from engine.risk.limits import Limits
 from engine.runtime import cpus
 from engine.runtime.latch import VENUE_PATTERN
+from engine.runtime.venue_config import AccountConfig, FaultsConfig, Firm, LatencyConfig, SelfTrade
 
 DEFAULT_PATH = Path(__file__).with_name("default.toml")
 STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
@@ -179,6 +180,12 @@ class ExchangeConfig(Struct, forbid_unknown_fields=True, frozen=True):
     matching: Literal["fifo", "pro_rata"] = "fifo"
     pro_rata_minimum: Annotated[int, Meta(ge=1, le=1_000_000)] = 2
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    cancel_on_disconnect: bool = True
+    self_trade: SelfTrade = "trade"
+    firm: Firm = ""
+    accounts: Annotated[list[AccountConfig], Meta(max_length=15)] = field(default_factory=list)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     def pro_rata_symbols(self) -> list[str]:
         return [listed.symbol for listed in self.symbols if (listed.matching or self.matching) == "pro_rata"]
@@ -241,10 +248,21 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         value = raw.get(section, {}).get(key) if isinstance(raw.get(section), dict) else None
         if isinstance(value, str) and value not in ("", "env") and (key != "use" or value.endswith(".py")):
             raw[section][key] = str(folder / value)
+    venue = raw.get("exchange")
+    if isinstance(venue, dict):
+        latency, accounts = venue.get("latency"), venue.get("accounts")
+        _anchor(latency, "report", folder)
+        for account in accounts if isinstance(accounts, list) else []:
+            _anchor(account, "credentials", folder)
     recovery = raw["feed"].get("recovery") if isinstance(raw.get("feed"), dict) else None
     value = recovery.get("snapshot_credentials") if isinstance(recovery, dict) else None
     if isinstance(recovery, dict) and isinstance(value, str) and value not in ("", "env"):
         recovery["snapshot_credentials"] = str(folder / value)
+
+
+def _anchor(table: Any, key: str, folder: Path) -> None:
+    if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+        table[key] = str(folder / table[key])
 
 
 SECRETS = (("gateway", ("username", "password")), ("feed.recovery", ("snapshot_username", "snapshot_password")))
@@ -352,6 +370,9 @@ def _exchange_problems(config: Config, exchange: ExchangeConfig) -> Iterator[str
         yield "exchange.path is missing: flow=replay needs an ITCH file (or `tickpath run --feed FILE`)"
     if exchange.flow == "paper" and not config.gateway.address.startswith("127."):
         yield f"gateway.address={config.gateway.address}: expected one of this machine's own (127.0.0.1:PORT): no order on paper leaves it"
+    latency = exchange.latency
+    if bool(latency.report) != bool(latency.orders_hop or latency.reports_hop):
+        yield f"exchange.latency.report={latency.report!r}: expected a report together with orders_hop, reports_hop or both"
     yield from _symbol_problems("exchange.symbols", [listed.symbol for listed in exchange.symbols])
     if exchange.flow == "generated":
         listed = {entry.symbol for entry in exchange.symbols}

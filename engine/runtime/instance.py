@@ -58,14 +58,14 @@ HOPS = (
 class Instance:
     """One instance's segments, alive as long as this process or a child forked from it is attached to them."""
 
-    def __init__(self, name: str, rings: RingsConfig, *, paper: bool = False) -> None:
+    def __init__(self, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False) -> None:
         self.name = name
         # The market as it was applied, for a venue that trades against it on paper.
         self.market: Ring | None = None
         self.build = engine.build_hash()
         self._made: list[Table | Board | Ring] = []
         try:
-            self._make(rings)
+            self._make(rings, accounts)
             if paper:
                 self.market = self._keep(
                     Ring.create(f"{name}.market", MARKET_SLOTS, {"market": MARKET}, ["exchange"], build_hash=self.build)
@@ -74,7 +74,7 @@ class Instance:
             self.unlink()
             raise
 
-    def _make(self, rings: RingsConfig) -> None:
+    def _make(self, rings: RingsConfig, accounts: int) -> None:
         self.control = self._table("control", CONTROL)
         self.processes = self._table("processes", PROCESS, PROCESSES_MAX)
         self.feed_stats = self._table("feed.stats", FEED_STATS)
@@ -90,16 +90,17 @@ class Instance:
         self.quotes = self._board("quotes", QUOTE)
         self.instruments = self._board("instruments", INSTRUMENT)
         self.positions = self._board("positions", POSITION)
-        self.exchange_positions = self._board("exchange.positions", POSITION)
+        self.exchange_positions = self._board("exchange.positions", POSITION, accounts * INSTRUMENTS_MAX)
         self.ticks = self._ring("ticks", rings.ticks, TICKS, "strategy")
         self.orders = self._ring("orders", rings.orders, ORDERS, "gateway")
         self.reports = self._ring("reports", rings.reports, REPORTS, "strategy")
 
     @classmethod
-    def create(cls, name: str, rings: RingsConfig, *, paper: bool = False) -> "Instance":
-        """Make every segment of instance `name`, after removing what a dead one left. SegmentError where it is alive."""
+    def create(cls, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False) -> "Instance":
+        """Make every segment of instance `name`, whose exchange has so many accounts, after removing what a dead one
+        left. SegmentError where it is alive."""
         remove_dead(name)
-        return cls(name, rings, paper=paper)
+        return cls(name, rings, accounts, paper=paper)
 
     def unlink(self) -> None:
         """Remove the names of what this instance made, and of nothing that another made since."""
@@ -109,8 +110,8 @@ class Instance:
     def _table(self, name: str, dtype: np.dtype, capacity: int = 1) -> Table:
         return self._keep(Table.create(f"{self.name}.{name}", dtype, capacity, build_hash=self.build))
 
-    def _board(self, name: str, dtype: np.dtype) -> Board:
-        return self._keep(Board.create(f"{self.name}.{name}", dtype, INSTRUMENTS_MAX, build_hash=self.build))
+    def _board(self, name: str, dtype: np.dtype, lines: int = INSTRUMENTS_MAX) -> Board:
+        return self._keep(Board.create(f"{self.name}.{name}", dtype, lines, build_hash=self.build))
 
     def _ring(self, name: str, capacity: int, variants: dict[str, np.dtype], reader: str) -> Ring:
         return self._keep(Ring.create(f"{self.name}.{name}", capacity, variants, [reader], build_hash=self.build, kinds=kinds_on(variants)))

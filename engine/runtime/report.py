@@ -59,7 +59,7 @@ def hops(instance: Instance, ns_per_tick: float) -> list[dict[str, Any]]:
 
 def positions(instance: Instance, px_decimals: int, *, embedded: bool) -> list[dict[str, Any]]:
     """One entry for each instrument that was traded: position, cash, mark and P&L, and what the exchange says of the position."""
-    ours, theirs = instance.positions.records, instance.exchange_positions.records
+    ours, theirs = instance.positions.records, instance.exchange_positions.records[: len(instance.positions.records)]
     traded = np.flatnonzero((ours["fills"] != 0) | ((theirs["fills"] != 0) & embedded))
     return [_position(instance, int(index), px_decimals, embedded=embedded) for index in traded]
 

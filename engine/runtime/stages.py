@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from engine.book.hot.book import Book
-from engine.exchange.stage import ExchangeStage
+from engine.exchange.stage import Account, ExchangeStage
 from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.stage import GatewayStage
@@ -16,6 +16,7 @@ from engine.runtime.clock import Calibration
 from engine.runtime.config import Config, RecoveryConfig, publishes, split_address, trades_on_paper
 from engine.runtime.instance import Instance
 from engine.runtime.logins import Logins
+from engine.runtime.venue_config import faults_of, latency_of
 from engine.strategy.stage import StrategyStage
 from shm.roles import Role
 
@@ -163,6 +164,10 @@ def build_exchange(run: Run) -> Stage:
     on_network = publishes(run.config)
     username, password = run.logins.gateway.texts()
     snapshot_username, snapshot_password = run.logins.snapshot.texts()
+    accounts = [
+        Account(*login.texts(), one.cancel_on_disconnect, one.self_trade, one.firm)
+        for login, one in zip(run.logins.accounts, config.accounts, strict=True)
+    ]
     return ExchangeStage(
         control=shared.control,
         stats=shared.exchange_stats,
@@ -180,6 +185,12 @@ def build_exchange(run: Run) -> Stage:
         snapshot_address=split_address(feed.recovery.snapshot) if feed.recovery.snapshot and shared.market is None else None,
         snapshot_username=snapshot_username,
         snapshot_password=snapshot_password,
+        cancel_on_disconnect=config.cancel_on_disconnect,
+        self_trade=config.self_trade,
+        firm=config.firm,
+        accounts=accounts,
+        latency=latency_of(config.latency),
+        faults=faults_of(config.faults),
         market=shared.market,
         flow=config.flow,
         symbols={listed.symbol: listed.px for listed in config.symbols},

@@ -33,7 +33,7 @@ def forget_delays(line):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def hold(line, position, due_ns):
+def hold_until(line, position, due_ns):
     """The stream has come to `position`: what is new in it is held until due_ns, or longer."""
     due_ns = max(due_ns, line[LAST_DUE_NS])
     line[LAST_DUE_NS] = due_ns
@@ -45,7 +45,7 @@ def hold(line, position, due_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def release(line, now_ns):
+def release_due(line, now_ns):
     """How far the stream may be used now."""
     while line[TAKEN] < line[PUSHED]:
         at = ENTRIES_AT + 2 * (line[TAKEN] % HELD_MAX)
@@ -92,4 +92,4 @@ def receive_ahead(words, inbound, fd):
 def has_arrived(line, words, size, now_ns):
     """Whether all of the packet of `size` bytes at IN_BEGIN is through the latency."""
     begin = words[RECEIVED] - (words[IN_END] - words[IN_BEGIN])
-    return begin + max(np.int64(size), np.int64(1)) <= release(line, now_ns)
+    return begin + max(np.int64(size), np.int64(1)) <= release_due(line, now_ns)

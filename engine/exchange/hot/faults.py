@@ -14,7 +14,7 @@ What an account is told keeps its order, whatever strikes.
 import numpy as np
 from numba import njit
 
-from engine.exchange.hot.delays import RELEASED, draw_ns, hold, release
+from engine.exchange.hot.delays import RELEASED, draw_ns, hold_until, release_due
 from engine.exchange.hot.flow import uniform
 from engine.exchange.hot.reports import EXECUTED_CODE, copy_bytes
 from engine.exchange.hot.state import (
@@ -99,7 +99,7 @@ def hold_reports(conduct, clients, links, stats, now_ns):
             due_ns = now_ns + draw_ns(conduct.reports_ns, conduct.random)
             if strikes(conduct, DELAY, stats, now_ns):
                 due_ns += conduct.words[DELAYED_NS]
-            hold(line, account[LOGGED], due_ns)
+            hold_until(line, account[LOGGED], due_ns)
             account[TOLD] = account[LOGGED]
             if account[LINK] != 0:
                 link = links.words[account[LINK] - 1]
@@ -107,7 +107,7 @@ def hold_reports(conduct, clients, links, stats, now_ns):
                     link[SILENT_UNTIL_NS] = now_ns + conduct.words[SILENT_NS]
                 if strikes(conduct, DISCONNECT, stats, now_ns):
                     link[CUT] = 1
-        release(line, now_ns)
+        release_due(line, now_ns)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -13,7 +13,7 @@ from numba import njit
 
 from engine.exchange.hot.archive import archive_packets
 from engine.exchange.hot.connection import NOT_A_PACKET, NOT_WHOLE, leave, packet_bytes, receive
-from engine.exchange.hot.delays import draw_ns, forget_delays, has_arrived, hold, receive_ahead
+from engine.exchange.hot.delays import draw_ns, forget_delays, has_arrived, hold_until, receive_ahead
 from engine.exchange.hot.faults import BLACKHOLE, choose_rejection, strikes
 from engine.exchange.hot.flow import generate_next
 from engine.exchange.hot.market import end_session, flush, keep_market_alive, market_has_room, market_is_silent, packets_waiting, seal
@@ -170,7 +170,7 @@ def listen_ahead(conduct, line, link, now_ns):
     if not receive_ahead(link.words, link.inbound, link.words[CLIENT_FD]):
         return 0
     link.words[HEARD_NS] = now_ns
-    hold(line, link.words[RECEIVED], now_ns + draw_ns(conduct.orders_ns, conduct.random))
+    hold_until(line, link.words[RECEIVED], now_ns + draw_ns(conduct.orders_ns, conduct.random))
     return 1
 
 
