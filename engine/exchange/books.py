@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.book.hot.book import NONE, order_ref, worse_level
+from engine.exchange.hot.listing import traded_instrument
 from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, OPEN, Venue
 from engine.gateway.ouch.v50 import EXECUTED
 from engine.layout import BUY, SELL, pack_symbol, unpack_symbol
@@ -71,7 +72,7 @@ def open_orders(venue: Venue, account: int) -> dict[int, OpenOrder]:
     clients, found = venue.clients, {}
     for slot in clients.live[account, : int(clients.words[account, OPEN])].tolist():
         order = venue.book.orders[int(clients.table[account, slot]["handle"])]
-        symbol = unpack_symbol(venue.listing.symbols[int(order["instrument"])])
+        symbol = unpack_symbol(venue.listing.symbols[int(traded_instrument(order["instrument"], order["flags"]))])
         px = int(venue.book.levels[int(order["level"])]["px"])
         found[int(order["user_ref"])] = OpenOrder(symbol, chr(int(order["side"])), px, int(order["qty"]), int(order["executed"]))
     return found

@@ -77,7 +77,7 @@ def choose_rejection(conduct, account, stats, inbound, at, size, now_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def tell_again(conduct, clients, number, stats, now_ns):
+def retell_executions(conduct, clients, number, stats, now_ns):
     """Put some of an account's new executions into its log once more, behind everything else."""
     account, log = clients.words[number], clients.log[number]
     slots = log.shape[0] // LOG_SLOT_BYTES
@@ -95,7 +95,7 @@ def hold_reports(conduct, clients, links, stats, now_ns):
     for number in range(clients.words.shape[0]):
         account, line = clients.words[number], conduct.report_lines[number]
         if account[LOGGED] != account[TOLD]:
-            tell_again(conduct, clients, number, stats, now_ns)
+            retell_executions(conduct, clients, number, stats, now_ns)
             due_ns = now_ns + draw_ns(conduct.reports_ns, conduct.random)
             if strikes(conduct, DELAY, stats, now_ns):
                 due_ns += conduct.words[DELAYED_NS]
@@ -111,7 +111,7 @@ def hold_reports(conduct, clients, links, stats, now_ns):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def cut_short(conduct, size):
+def bytes_before_cut(conduct, size):
     """How many bytes of `size`, above 1, are still sent before a connection is cut: at least 1, and not all."""
     return 1 + int(uniform(conduct.fault_random) * (size - 1))
 

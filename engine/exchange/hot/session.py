@@ -30,7 +30,7 @@ from engine.exchange.hot.connection import (
     send_waiting,
     take_connection,
 )
-from engine.exchange.hot.faults import cut_short, hold_reports, told_up_to
+from engine.exchange.hot.faults import bytes_before_cut, hold_reports, told_up_to
 from engine.exchange.hot.listing import traded_instrument
 from engine.exchange.hot.market import market_has_room
 from engine.exchange.hot.orders import cut_order, handle_message
@@ -268,7 +268,7 @@ def speak(conduct, clients, link, stats, closed, wall_ns):
         if words[OUT_END] == words[OUT_BEGIN] and wall_ns - words[SENT_NS] >= HEARTBEAT_NS:
             put_packet(link, np.int64(SERVER_HEARTBEAT))
         if words[CUT] != 0 and words[OUT_END] - words[OUT_BEGIN] > 1:
-            words[OUT_END] = words[OUT_BEGIN] + cut_short(conduct, words[OUT_END] - words[OUT_BEGIN])
+            words[OUT_END] = words[OUT_BEGIN] + bytes_before_cut(conduct, words[OUT_END] - words[OUT_BEGIN])
             send_waiting(link, wall_ns)
             if words[STATE] == UP:
                 leave(link)
