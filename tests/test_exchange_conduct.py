@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.exchange.conduct import Faults, Latency, from_report
+from engine.exchange.hot.state import HAS_ENDED, LINK, RECEIVED
 from engine.exchange.stage import Account
 from engine.gateway.ouch import v50 as ouch
 from engine.messages.hot.stamp import NOW
@@ -101,10 +102,10 @@ def test_orders_under_way_are_done_before_the_end_of_their_connection_counts(tmp
             ear.say(enter(number, "B", 100, 1_000_000))
         ear.socket.shutdown(socket.SHUT_WR)
         made.run()
-        assert (made.count("accepted"), int(made.stage.state.venue.clients.words[0, 3])) == (0, 1)
+        assert (made.count("accepted"), int(made.stage.state.venue.clients.words[0, LINK])) == (0, 1)
         made.step(after_ns=MS)
         made.run()
-        assert (made.count("accepted"), made.count("malformed"), int(made.stage.state.venue.clients.words[0, 3])) == (100, 0, 0)
+        assert (made.count("accepted"), made.count("malformed"), int(made.stage.state.venue.clients.words[0, LINK])) == (100, 0, 0)
 
 
 def test_what_a_client_sends_ahead_is_bounded(tmp_path: Path) -> None:
@@ -115,8 +116,9 @@ def test_what_a_client_sends_ahead_is_bounded(tmp_path: Path) -> None:
         for first in range(1, wanted, 100):
             ear.say(*(enter(number, "B", 1, 100) for number in range(first, first + 100)))
         ear.turn(0)
-        received = int(made.stage.state.links.words[:, 14].max())
+        received = int(made.stage.state.links.words[:, RECEIVED].max())
         assert received == 1 << 16, "the socket took everything at once: nothing was tested"
+        assert made.stage.state.links.words[:, HAS_ENDED].max() == 0
         for _ in range(5):
             ear.turn(MS)
         assert ear.told() == [("A", number) for number in range(1, wanted + 1)]
@@ -246,7 +248,7 @@ def test_a_black_hole_takes_a_connection_and_says_nothing(tmp_path: Path) -> Non
         lost.send(packet(asked[0], asked[1:]))
         for _ in range(200):
             lost.poll()
-        assert (lost.inbox, lost.closed, made.count("clients")) == ([], False, 1)
+        assert (lost.inbox, lost.closed, made.count("clients"), made.count("logins")) == ([], False, 1, 0)
         second = SoupClient(made)
         assert second.login()[0] == soupbintcp.LOGIN_ACCEPTED.code
         made.step(after_ns=15 * SECOND)
