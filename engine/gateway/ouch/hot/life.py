@@ -140,6 +140,8 @@ def is_final(session, stats, ending):
 def mark_unknown(gateway, places):
     """Nobody knows what became of the orders that are open. Looks at so many places of the table; returns how many."""
     session, table = gateway.session, gateway.table
+    if gateway.stats[0].open_orders == 0:
+        session[LOOK_NEXT] = table.shape[0]
     looked = min(places, table.shape[0] - session[LOOK_NEXT])
     for index in range(session[LOOK_NEXT], session[LOOK_NEXT] + looked):
         entry = table[index]

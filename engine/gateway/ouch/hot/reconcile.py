@@ -86,6 +86,8 @@ def judge_places(gateway, clock, tsc):
     """Look at the next places of the order table, while what they cause has room. Returns how many."""
     session, table = gateway.session, gateway.table
     looked = 0
+    if gateway.stats[0].open_orders == 0:
+        session[LOOK_NEXT] = table.shape[0]
     while looked < PLACES_PER_STEP and session[LOOK_NEXT] < table.shape[0]:
         index = session[LOOK_NEXT]
         if is_open(table[index]):
