@@ -6,10 +6,8 @@ The order of a strategy's is in the cache because it was just polled, and so are
 the TSC whose own cost is measured beside it and taken off; everything else is CPU time over many orders, medians of alternating runs.
 """
 
-import contextlib
 import json
 import os
-import socket
 import statistics
 import sys
 import time
@@ -23,40 +21,31 @@ if not __package__:
 import click
 import numpy as np
 
-from engine.gateway.hot.state import STATE, UP
-from engine.gateway.hot.take import HOP_SEND
-from engine.gateway.ouch.hot.encode import OUTBOX_ORDERS, WIRE_BYTES
+from engine.gateway.ouch.hot.encode import WIRE_BYTES
 from engine.gateway.ouch.v50 import QUANTITY_MAX
-from engine.gateway.stage import GatewayStage
 from engine.layout import (
     BOOK_VALID,
     BUY,
     CONTROL,
-    GATEWAY_STATS,
     INSTRUMENT,
     MSG_NEW,
     ORDER,
     PHASE_TRADING,
     POSITION,
     QUOTE,
-    REPORTS,
     RISK_FACTS,
     RISK_RULES,
     SELL,
     pack_symbol,
 )
-from engine.layout import ORDERS as RINGS_ORDERS
 from engine.risk.limits import Limits, can_be_off
 from engine.risk.make import make_risk, verdicts
 from engine.risk.rules import Rules, write
 from engine.runtime.clock import calibrate
-from engine.wire.credentials import Credentials
-from perf.hot.risk import idle, judge, judge_and_encode, judge_and_open, judge_each, take_all
+from perf.hot.risk import idle, judge, judge_and_encode, judge_and_open, judge_each
 from shm._shim import lib
 from shm.histogram import Distribution
-from shm.hot import HISTOGRAM_SUM, claim, commit
 from shm.layout import HISTOGRAM
-from shm.ring import Ring
 from shm.table import Board, Table
 from tools.machine import describe
 
@@ -107,7 +96,8 @@ ALL_OFF = ON | dict.fromkeys(OPTIONAL, "off") | {"restricted": []}
 class Gate:
     """A gate on boards in shared memory, a live clock, and orders that it passes."""
 
-    def __init__(self, limits: dict[str, Any]) -> None:
+    def __init__(self, limits: dict[str, Any], sized: dict[str, Any] | None = None) -> None:
+        """sized: the limits by which the tables are sized, where those in force are beyond what anybody trades at."""
         name = f"bench-{uuid.uuid4().hex[:12]}"
         self.boards = {
             "quotes": Board.create(f"{name}.quotes", QUOTE, 64),
@@ -128,7 +118,7 @@ class Gate:
             self._set("positions", line, position=100, fills=1, cash=-100 * PX)
         checked = Limits(**limits)
         write(self.boards["rules"], Rules(checked, symbols=SYMBOLS, venue_qty_max=QUANTITY_MAX))
-        self.risk = make_risk(checked, symbols, **self.boards, control=control, facts=facts, orders_max=OPEN_ORDERS)
+        self.risk = make_risk(Limits(**sized or limits), symbols, **self.boards, control=control, facts=facts, orders_max=OPEN_ORDERS)
         self.clock = calibrate().clock()
         self.orders = orders_that_pass()
 
@@ -164,78 +154,6 @@ def orders_that_pass() -> np.recarray:
         order.kind, order.side, order.qty, order.order_id, order.instrument = MSG_NEW, side, 100, number + 1, number // 2 % SYMBOLS
         order.px = PX - away if side == BUY else PX + away
     return orders
-
-
-class OrderPath:
-    """A gateway with its rings, a session that is up, and a socket whose other end is emptied between the runs."""
-
-    def __init__(self, gate: Gate) -> None:
-        name = f"bench-{uuid.uuid4().hex[:12]}"
-        self.rings = (
-            Ring.create(f"{name}.orders", ORDERS, RINGS_ORDERS, ["gateway"]),
-            Ring.create(f"{name}.reports", ORDERS, REPORTS, ["strategy"]),
-        )
-        self.more = Table.create(f"{name}.stats", GATEWAY_STATS), Table.create(f"{name}.hops", HISTOGRAM, 10)
-        listener = socket.create_server(("127.0.0.1", 0))
-        quotes, instruments, positions, rules = (gate.boards[key] for key in ("quotes", "instruments", "positions", "rules"))
-        self.stage = GatewayStage(
-            orders=self.rings[0], reports=self.rings[1], quotes=quotes, instruments=instruments, positions=positions, stats=self.more[0],
-            control=gate.tables[4], hops=self.more[1], rules=rules, facts=gate.tables[5], address=listener.getsockname(),
-            credentials=Credentials.of("A", "B"), limits=Limits(**ON), midnight_ns=0, symbols=[f"SYM{number}" for number in range(SYMBOLS)],
-        )  # fmt: skip
-        self.far, _ = listener.accept()
-        listener.close()
-        self.far.setblocking(False)
-        self.stage.state.session[STATE] = UP
-        self.gate, self.into, self.last_id = gate, self.rings[0].producer(ORDER), 0
-        for made in (*self.rings, *self.more):
-            made.unlink()
-
-    def run_ns(self, ns_per_tick: float) -> float:
-        """Nanoseconds an order from the ring to bytes handed to `send`, the system call itself taken off."""
-        state, send = self.stage.state, self.stage.state.hops[HOP_SEND]
-        for order in self.gate.orders:
-            self.last_id += 1
-            index = claim(self.into.end)
-            slot = self.into.end.slots[index]
-            for name in ("kind", "side", "tif", "qty", "px", "instrument"):
-                slot[name] = order[name]
-            slot.order_id, slot.origin_tsc, slot.age_tsc, slot.strategy = self.last_id, lib.tp_rdtsc(), 0, 0
-            commit(self.into.end, index)
-        sent, before = int(state.stats[0].sent), int(send[HISTOGRAM_SUM])
-        ticks = take_all(state, self.gate.clock, ORDERS // OUTBOX_ORDERS)
-        if int(state.stats[0].sent) - sent != ORDERS:
-            raise SystemExit(f"sent={int(state.stats[0].sent) - sent} of {ORDERS}: {verdicts(self.stage.risk)}")
-        with contextlib.suppress(BlockingIOError):
-            while self.far.recv(1 << 20):
-                pass
-        return float(ticks - (int(send[HISTOGRAM_SUM]) - before)) * ns_per_tick / ORDERS
-
-    def close(self) -> None:
-        self.into.close()
-        self.stage.close()
-        self.far.close()
-
-
-def path_ns(runs: int, ns_per_tick: float) -> dict[str, float]:
-    """The order ring to bytes handed to `send`, beside risk and encoding alone: alternating runs, and the ratio of their medians.
-
-    On the path there is a system call between any two orders, which leaves the caches colder than a loop over the gate alone does.
-    """
-    path, alone = OrderPath(Gate(ON)), Gate(ON)
-    wire = np.zeros(WIRE_BYTES, np.uint8)
-    taken, judged, looped = [], [], []
-    for run in range(runs + 1):
-        ring_ns, alone_ns = path.run_ns(ns_per_tick), alone.per_order_ns(judge_and_encode, 50, wire)
-        started = time.thread_time_ns()
-        idle(alone.clock, alone.orders, 100)
-        if run:
-            taken.append(ring_ns)
-            judged.append(alone_ns)
-            looped.append((time.thread_time_ns() - started) / 100 / ORDERS)
-    path.close()
-    ring_ns, alone_ns = statistics.median(taken), statistics.median(judged) - statistics.median(looped)
-    return {"order_ring_to_bytes": round(ring_ns, 1), "risk_and_encoding_alone": round(alone_ns, 1), "ratio": round(ring_ns / alone_ns, 2)}
 
 
 def each_ns(rounds: int, ns_per_tick: float) -> dict[str, float]:
@@ -309,8 +227,7 @@ def main(rounds: int, runs: int, cpu: int, json_path: str | None) -> None:
     os.sched_setaffinity(0, {cpu if cpu >= 0 else max(os.sched_getaffinity(0))})
     single = each_ns(rounds, 1e9 / calibrate().hz)
     whole, checks = batches_ns(rounds, runs)
-    path = path_ns(runs, 1e9 / calibrate().hz)
-    result = {"single_order_ns": single, "per_order_ns": whole, "path": path, "check_ns": checks, "machine": describe()}
+    result = {"single_order_ns": single, "per_order_ns": whole, "check_ns": checks, "machine": describe()}
     if json_path == "-":
         click.echo(json.dumps(result, indent=2))
         return
@@ -319,7 +236,6 @@ def main(rounds: int, runs: int, cpu: int, json_path: str | None) -> None:
     click.echo("one order, all checks on, ns: " + "  ".join(f"{name} {ns}" for name, ns in single.items()))
     for name, ns in whole.items():
         click.echo(f"{name.replace('_', ' '):<40}{ns:>7.1f} ns an order")
-    click.echo("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in path.items()))
     click.echo(f"{'check':<28}{'left out, saves':>16}{'alone, costs':>16}")
     for name, costs in checks.items():
         click.echo(f"{name:<28}{costs['left_out']:>13.1f} ns{costs['alone']:>13.1f} ns")

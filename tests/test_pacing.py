@@ -3,6 +3,7 @@
 The clock stands still unless a test moves it, so a token comes when the test says so.
 """
 
+import contextlib
 import random
 import socket
 from collections.abc import Callable
@@ -14,12 +15,14 @@ import pytest
 from engine.gateway.hot.queue import WAITING
 from engine.gateway.hot.state import PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
-from engine.gateway.ouch.hot.encode import HEARTBEAT_AT
+from engine.gateway.ouch.hot.encode import ENTER_BYTES, HEARTBEAT_AT, OUTBOX_AT, REPLACE_BYTES
 from engine.gateway.stage import packet
 from engine.layout import BOOK_VALID, BUY, MSG_CANCEL, PHASE_DRAINING, SELL
 from engine.messages.hot.stamp import NOW
 from engine.risk.hot import reasons as risk
 from engine.risk.hot.reasons import PASSED
+from engine.runtime.kills import Scope
+from engine.runtime.kills import put as put_kill
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, SERVER_HEARTBEAT
 from shm.histogram import Distribution
 from tests.gateway_house import AAPL, MSFT, PLAIN, PX, SECOND, House, build_houses
@@ -247,6 +250,22 @@ def block(house: House) -> None:
         words[PENDING_BYTES] = len(beat) - sent % len(beat)
 
 
+def keep(house: House, orders: Callable[[], list[int]]) -> list[int]:
+    """Orders that the socket takes no byte of in the turn that they are for. Then there is room again, but no turn was made."""
+    ours, beat, sent = house.stage.socket, packet(CLIENT_HEARTBEAT), 0
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += ours.send((beat * 4_000)[sent % len(beat) :])
+    ids = orders()
+    house.turn()
+    assert (house.stage.state.session[PENDING_AT], told(house)) == (OUTBOX_AT, [])
+    while len(house.venue.stream) + len(house.venue.heard) * len(beat) < sent:
+        house.venue.hear()
+    ours.send(beat[sent % len(beat) :] if sent % len(beat) else b"")
+    return ids
+
+
 def unblock(house: House) -> None:
     """Let the venue read, and forget the heartbeats."""
     house.turn_until(lambda: house.stage.state.session[PENDING_BYTES] == 0, "the socket to take bytes again")
@@ -268,6 +287,55 @@ def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House
     assert waiting(house) == 0
     house.control.kill, house.control.session_up = 0, 1
     assert [said for said in tick(house, 3) if said[0] != "cancel"] == []
+
+
+@pytest.mark.statement(10)
+@pytest.mark.parametrize("what", ["kill", "drain", "part"])
+@pytest.mark.parametrize("gone", [0, 1, 50, 60, 401, 443])
+def test_an_order_that_the_socket_kept_does_not_leave_after_a_kill(houses: Callable[..., House], what: str, gone: int) -> None:
+    """Ten orders, of whose bytes the socket took `gone`: of the message that it took a part of the rest follows, and nothing else."""
+    house = houses()
+    session, wire = house.stage.state.session, house.stage.state.wire
+    ids = keep(house, lambda: [*(new := [house.new(qty=number + 1) for number in range(8)]), house.replace(new[3], qty=30), house.new()])
+    house.venue.stream += bytes(wire[OUTBOX_AT : OUTBOX_AT + gone])
+    session[PENDING_AT] += gone
+    session[PENDING_BYTES] -= gone
+    begun = sum(begin < gone for begin in [*range(0, 9 * ENTER_BYTES, ENTER_BYTES), 8 * ENTER_BYTES + REPLACE_BYTES])
+    if what == "drain":
+        house.control.phase = PHASE_DRAINING
+    elif what == "kill":
+        house.control.kill = 1
+    else:
+        put_kill(house.control_table, Scope(symbol="AAPL"), "a test")
+    said = heard(house)
+    reports = told(house)
+    assert [number for kind, number in said if kind != "cancel"] == ids[:begun]
+    assert sorted(number for kind, number in said if kind == "cancel") == ids[:begun]
+    assert sorted(number for _, number, _ in reports) == ids[begun:]
+    assert {reason for _, _, reason in reports} <= {risk.REASON_WITHDRAWN, risk.REASON_REPLACED_ORDER_DONE}
+    assert (house.stats.withdrawn, house.stats.open_orders, house.stats.sent) == (10 - begun, begun, 2 * begun)
+    house.check_gate()
+
+
+def test_what_a_scoped_kill_is_not_about_goes_on(houses: Callable[..., House]) -> None:
+    house = houses()
+    ids = keep(house, lambda: [house.new(), house.new(instrument=MSFT), house.new(), house.new(instrument=MSFT, qty=7)])
+    put_kill(house.control_table, Scope(symbol="AAPL"), "a test")
+    assert heard(house) == [("enter", ids[1]), ("enter", ids[3])]
+    assert sorted(told(house)) == [("cancelled", ids[0], risk.REASON_WITHDRAWN), ("cancelled", ids[2], risk.REASON_WITHDRAWN)]
+    house.check_gate()
+
+
+def test_what_cannot_be_told_is_not_sent_either(houses: Callable[..., House]) -> None:
+    house = houses(reports_capacity=4)
+    ids = keep(house, lambda: [house.new(qty=number + 1) for number in range(6)])
+    house.control.kill = 1
+    for _ in range(20):
+        house.turn()
+    assert house.stage.state.session[PENDING_BYTES] == 2 * ENTER_BYTES
+    assert [number for _, number, _ in told(house)] == ids[:4]
+    assert heard(house) == []
+    assert [number for _, number, _ in told(house)] == ids[4:]
 
 
 def test_an_order_is_judged_when_it_is_sent(houses: Callable[..., House]) -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 from numba import njit
 
-from engine.gateway.hot.take import take_orders
 from engine.gateway.ouch.hot.encode import OUTBOX_AT, encode_enter
 from engine.messages.hot.stamp import now_tsc
 from engine.risk.hot.gate import check
@@ -88,12 +87,3 @@ def idle(clock, orders, rounds):
         for index in range(orders.shape[0]):
             total += (now_tsc(clock) & 1) + orders[index].qty
     return total
-
-
-@njit(cache=True, _nrt=False)
-def take_all(gateway, clock, turns):
-    """Take what is on the orders ring, as turns of the gateway do: TSC ticks from the first poll to the last order's bytes handed over."""
-    begun = read_tsc()
-    for _ in range(turns):
-        take_orders(gateway, clock)
-    return read_tsc() - begun

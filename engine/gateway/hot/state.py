@@ -59,7 +59,8 @@ CONNECT_NS = 46  # how long a connection may take to be made
 RETRY_NS = 47  # the wait before the first try, doubled with each
 RETRY_NS_MAX = 48
 TRIES_MAX = 49
-SESSION_WORDS = 50
+OUTBOX_READY = 50  # orders that were in the outbox when it was last sent
+SESSION_WORDS = 51
 
 # Values of STATE.
 #
@@ -161,10 +162,11 @@ EXECUTION_ENTRY = np.dtype(
 
 #   0            8               16      24    32
 #   +------------+---------------+-------+-----+
-#   | origin_tsc | published_tsc | place | pad |
+#   | origin_tsc | published_tsc | place | end |
 #   +------------+---------------+-------+-----+
-# Of an order in the outbox, for when it has been sent: where it came from, when (-1: that is recorded), and its place in the table.
-STAMPS = np.dtype([("origin_tsc", "i8"), ("published_tsc", "i8"), ("place", "i8"), ("pad", "i8")], align=True)
+# Of an order in the outbox, for when it has been sent: where it came from, when (-1: that is recorded), its place in the table (-1: it is
+# a cancel), and where its bytes end.
+STAMPS = np.dtype([("origin_tsc", "i8"), ("published_tsc", "i8"), ("place", "i8"), ("end", "i8")], align=True)
 
 # How many replacements of one order may be under way one after another.
 CHAIN_MAX = 8

@@ -17,6 +17,7 @@ from engine.gateway.hot.state import (
     HEARD_TSC,
     OVER,
     OWED,
+    PENDING_BYTES,
     RECONCILING,
     STATE,
     SWEEP_END,
@@ -26,6 +27,7 @@ from engine.gateway.hot.state import (
 )
 from engine.gateway.hot.sweep import sweep, tell_drained, tell_swept, watch_for_sweep
 from engine.gateway.hot.take import take_orders
+from engine.gateway.hot.unsent import may_send_pending
 from engine.gateway.ouch.hot.life import SESSION_ENDED, begin, stay_down
 from engine.gateway.ouch.hot.reconcile import reconcile
 from engine.gateway.ouch.hot.send import send_pending
@@ -48,8 +50,8 @@ def step(gateway, clock):
     done = 0
     if session[STATE] != UP:
         done = get_up(gateway, clock, tsc)
-    if send_pending(session, gateway.wire, gateway.stats, tsc) != 0:
-        done += 1
+    if session[PENDING_BYTES] != 0 and may_send_pending(gateway, clock, tsc) != 0:
+        done += 1 if send_pending(session, gateway.wire, gateway.stats, tsc) != 0 else 0
     watch_for_sweep(gateway)
     if session[STATE] == UP and session[SWEEP_NEXT] <= session[SWEEP_END]:
         done += sweep(gateway, clock, tsc)

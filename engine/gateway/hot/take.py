@@ -27,7 +27,7 @@ from engine.gateway.hot.orders import (
 from engine.gateway.hot.pacing import PACE_PER_S, fill_pace, has_token, spend
 from engine.gateway.hot.queue import NOWHERE, WAITING, leave, most_urgent
 from engine.gateway.hot.reports import refuse
-from engine.gateway.hot.state import CANCEL_PENDING, CANCEL_SENT, EXECUTIONS, LAST_ID, OWED, PENDING_BYTES
+from engine.gateway.hot.state import CANCEL_PENDING, CANCEL_SENT, EXECUTIONS, LAST_ID, OUTBOX_READY, OWED, PENDING_BYTES
 from engine.gateway.ouch.hot.encode import (
     CANCEL_BYTES,
     ENTER_BYTES,
@@ -65,6 +65,8 @@ def take_orders(gateway, clock):
     index = poll(orders)
     if session[OWED] != 0 or (index == EMPTY and queue.words[WAITING] == 0):
         return 0
+    if index != EMPTY:
+        expect_order(gateway.risk, orders.slots[index])
     tsc = now_tsc(clock)
     done = 0
     if gateway.pace[PACE_PER_S] != 0:
@@ -109,6 +111,7 @@ def take_orders(gateway, clock):
             stamps.published_tsc = published_tsc
             stamps.place = entered
             at += size
+            stamps.end = at
             ready += 1
         elif published_tsc >= 0:
             record(gateway.hops[HOP_ORDER_RING], tsc - published_tsc)
@@ -149,6 +152,7 @@ def hand_over(gateway, clock, tsc, size, ready):
     """Send the orders in the outbox, which were taken up at `tsc`, and record what all this took."""
     stats, hops = gateway.stats, gateway.hops
     encoded_tsc = now_tsc(clock)
+    gateway.session[OUTBOX_READY] = ready
     send(gateway.session, gateway.wire, stats, OUTBOX_AT, size, encoded_tsc)
     sent_tsc = now_tsc(clock)
     stats[0].sent += ready
