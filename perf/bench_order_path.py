@@ -271,9 +271,10 @@ class PacketPath:
         got = follow_packets(self.feed.state, self.gateway.state, self.clock, self.sending.fileno(), raw, offsets, self.at, count)
         self.at += count
         if got != 0:
-            raise SystemExit(f"result={got} at packet {self.at}: {verdicts(self.gateway.risk)}; {self.instance.feed_stats.records[0]}")
+            raise SystemExit(f"result={got} at packet {self.at}: {verdicts(self.gateway.state.risk)}; {self.instance.feed_stats.records[0]}")
         self.drain()
-        return tuple(Distribution.of(hops[hop]).percentile(50) for hop in (HOP_TICK_TO_ORDER, HOP_DECISION, HOP_PACKET_TO_TICK))
+        whole, decision, decode = (Distribution.of(hops[hop]).percentile(50) for hop in (HOP_TICK_TO_ORDER, HOP_DECISION, HOP_PACKET_TO_TICK))
+        return whole, decision, decode
 
     def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
