@@ -41,7 +41,7 @@ from engine.feed.hot.state import EXPECTED
 from engine.feed.hot.step import step as step_feed
 from engine.feed.moldudp64 import LENGTH_BYTES
 from engine.feed.source import open_line
-from engine.gateway.hot.state import STATE, UP
+from engine.gateway.hot.state import FD, STATE, UP
 from engine.gateway.hot.take import HOP_RISK_ENCODE, HOP_SEND, HOP_TICK_TO_ORDER
 from engine.gateway.ouch.hot.encode import ENTER_BYTES, OUTBOX_ORDERS, WIRE_BYTES
 from engine.gateway.ouch.v50 import QUANTITY_MAX
@@ -137,7 +137,7 @@ def measure_ring(runs: int, calibration: Calibration) -> list[dict[str, float]]:
     ns = 1e9 / calibration.hz
     wire = np.zeros(WIRE_BYTES, np.uint8)
     histogram = np.zeros(HISTOGRAM.itemsize // 8, np.int64)
-    fd = path.stage.socket.fileno()
+    fd = int(path.stage.state.session[FD])
     rows: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
     for run in range(runs + 1):
         for batch in BATCHES:
@@ -271,9 +271,13 @@ class PacketPath:
         got = follow_packets(self.feed.state, self.gateway.state, self.clock, self.sending.fileno(), raw, offsets, self.at, count)
         self.at += count
         if got != 0:
-            raise SystemExit(f"result={got} at packet {self.at}: {verdicts(self.gateway.state.risk)}; {self.instance.feed_stats.records[0]}")
+            raise SystemExit(
+                f"result={got} at packet {self.at}: {verdicts(self.gateway.state.risk)}; {self.instance.feed_stats.records[0]}"
+            )
         self.drain()
-        whole, decision, decode = (Distribution.of(hops[hop]).percentile(50) for hop in (HOP_TICK_TO_ORDER, HOP_DECISION, HOP_PACKET_TO_TICK))
+        whole, decision, decode = (
+            Distribution.of(hops[hop]).percentile(50) for hop in (HOP_TICK_TO_ORDER, HOP_DECISION, HOP_PACKET_TO_TICK)
+        )
         return whole, decision, decode
 
     def drain(self) -> None:

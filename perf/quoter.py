@@ -3,5 +3,5 @@
 from engine.strategy.api import TIF_IOC, buy
 
 
-def on_book(ctx, params, state, quote):
+def on_book(ctx, params, state, quote):  # type: ignore[no-untyped-def]
     buy(ctx, quote.instrument, quote.bid_px, 100, TIF_IOC)

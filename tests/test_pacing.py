@@ -256,16 +256,24 @@ def keep(house: House, orders: Callable[[], list[int]]) -> list[int]:
     ours, beat, sent = house.stage.socket, packet(CLIENT_HEARTBEAT), 0
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     house.venue.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
-    # Full for good: what the other side's kernel still took has made no more room.
-    while select.select([], [ours], [], 0.05)[1]:
-        with contextlib.suppress(BlockingIOError):
+    # Full for good: after a while there is no room even for one more, since what the other side's kernel could take it has taken.
+    room = True
+    while room:
+        select.select([], [ours], [], 0.05)
+        try:
+            sent += ours.send(beat[sent % len(beat) :])
             sent += ours.send((beat * 1_000)[sent % len(beat) :])
+        except BlockingIOError:
+            room = select.select([], [ours], [], 0.05)[1]
     ids = orders()
     house.turn()
     assert (house.stage.state.session[PENDING_AT], told(house)) == (OUTBOX_AT, [])
-    while len(house.venue.stream) + len(house.venue.heard) * len(beat) < sent:
+    whole = -(-sent // len(beat))
+    while len(house.venue.heard) < whole:
         house.venue.hear()
-    ours.send(beat[sent % len(beat) :] if sent % len(beat) else b"")
+        if len(house.venue.stream) + len(house.venue.heard) * len(beat) == sent < whole * len(beat):
+            sent += ours.send(beat[sent % len(beat) :])
+    assert house.venue.stream == b""
     return ids
 
 
