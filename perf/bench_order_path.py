@@ -103,6 +103,7 @@ class OrderPath:
         listener.close()
         self.far.setblocking(False)
         self.stage.state.session[STATE] = UP
+        gate.tables[4].records[0].session_up = 1
         self.gate, self.into, self.last_id = gate, self.rings[0].producer(ORDER), 0
         for made in (*self.rings, *self.more):
             made.unlink()

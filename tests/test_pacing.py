@@ -3,7 +3,6 @@
 The clock stands still unless a test moves it, so a token comes when the test says so.
 """
 
-import contextlib
 import random
 import select
 import socket
