@@ -77,7 +77,7 @@ SIZED = ON | {"message_rate_per_s": 20_000, "message_burst": 2_000, "duplicates_
 SESSION = b"BENCH00001"
 PACKETS = 2_000
 OPENING_TURNS = 100_000
-SYMBOL = "SYM0"
+SYMBOL = "AAPL"
 HOP_PACKET_TO_TICK, HOP_DECISION = 0, 2
 
 
