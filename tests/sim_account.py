@@ -145,6 +145,11 @@ class Account:
                 kept = fields["orig_user_ref"]
                 self.sent[fields["user_ref"]] = Sent(first.side, first.instrument, fields["px"], fields["quantity"], link, kept)
 
+    def take_back(self, ref: int) -> None:
+        """An order that was ready never leaves."""
+        self.reached = None
+        self.sent.pop(ref, None)
+
     def root(self, ref: int) -> int:
         """The first of a chain of replacements under way: an order that rests, or a new one that is under way itself."""
         while ref in self.sent and self.sent[ref].target:

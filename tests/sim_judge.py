@@ -38,6 +38,7 @@ from engine.layout import (
 from engine.risk.hot.reasons import REASON_KILLED_SCOPE, REASON_WITHDRAWN
 from engine.risk.limits import OFF_WORD
 from engine.wire import soupbintcp as soup
+from engine.wire.soupbintcp import PAYLOAD_AT
 from tests.sim_account import CANCEL, NEW, REPLACE, Account
 from tests.sim_network import Link
 from tests.sim_world import NUMBERS, World
@@ -48,6 +49,9 @@ KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "can
 
 # Turns in which a kill that was lifted may still be carried out: its cancels wait for the socket.
 SWEEP_TURNS = 100
+
+
+ORDERS = (ouch.ENTER_ORDER.code, ouch.REPLACE_ORDER.code)
 
 
 class Stream:
@@ -69,13 +73,29 @@ class Seen:
     """What the judge has heard of one connection: both directions as packets, and how much of what was judged has left."""
 
     def __init__(self) -> None:
-        self.out, self.back = Stream(), Stream()
-        self.written = 0
+        self.back = Stream()
         self.left = 0
         self.welcome = False
         self.next = 0
-        # Where in the stream each order begins that was judged and of which nothing has left yet.
-        self.held: list[int] = []
+        # Packets that were judged and have not left whole, and how many bytes of the first one have.
+        self.ready: list[bytes] = []
+        self.begun = 0
+
+    def leave(self, count: int) -> list[bytes]:
+        """So many bytes have left. Returns the packets that have begun to."""
+        begun = []
+        self.left += count
+        while count > 0:
+            if self.begun == 0:
+                begun.append(self.ready[0])
+            rest = len(self.ready[0]) - self.begun
+            if count < rest:
+                self.begun += count
+                break
+            count -= rest
+            self.begun = 0
+            del self.ready[0]
+        return begun
 
 
 class Judge:
@@ -174,12 +194,11 @@ class Judge:
             if link.alive:
                 seen = self.seen[link.number]
                 said = link.said(seen.left)
+                before = set(seen.ready)
                 self.hear_us(link, seen, said + self.pending(link), killed=killed)
-                late = [begin for begin in seen.held if seen.left <= begin < seen.left + len(said)]
-                if killed and late and self.killed_before:
+                begun = seen.leave(len(said))
+                if killed and self.killed_before and any(raw in before and raw[PAYLOAD_AT] in ORDERS for raw in begun):
                     self.say(f"an order that was held back left on connection {link.number} after the kill")
-                seen.left += len(said)
-                seen.held = [begin for begin in seen.held if begin >= seen.left]
         self.killed_before = killed
         self.hear_reports()
         self.compare_counts()
@@ -195,24 +214,40 @@ class Judge:
 
     def hear_us(self, link: Link, seen: Seen, stream: bytes, *, killed: bool) -> None:
         """`stream` begins with what has left since this was last called, and ends with what is still to leave: all of it was judged."""
-        fresh = stream[seen.written - seen.left :]
-        seen.written += len(fresh)
-        begin = seen.written - len(fresh) - len(seen.out.raw)
-        for kind, payload in seen.out.packets(fresh):
+        at, kept = 0, []
+        for place, raw in enumerate(seen.ready):
+            rest = raw[seen.begun :] if place == 0 else raw
+            if stream[at : at + len(rest)] == rest:
+                at += len(rest)
+                kept.append(raw)
+            else:
+                self.take_back(raw)
+        seen.begun = seen.begun if kept and kept[0] == seen.ready[0] else 0
+        seen.ready = kept
+        for kind, payload in Stream().packets(stream[at:]):
+            seen.ready.append((1 + len(payload)).to_bytes(2, "big") + bytes([kind]) + payload)
             if kind == soup.UNSEQUENCED:
                 message = ouch.INBOUND_BY_CODE[payload[0]]
                 fields = message.decode(payload)
                 self.world.note("sent", link.number, message.name, *fields.values())
                 self.counts[message.name] += 1
                 if message.name in (NEW, REPLACE):
-                    seen.held.append(begin)
                     self.weigh_order(link, seen, message.name, fields, killed=killed)
                 elif message.name == CANCEL:
                     self.weigh_cancel(fields)
             else:
                 self.world.note("sent", link.number, chr(kind), payload.hex())
                 self.counts[f"packet {chr(kind)}"] += 1
-            begin += 3 + len(payload)
+
+    def take_back(self, raw: bytes) -> None:
+        """A packet that was ready has not left and never will: it was withdrawn, or its connection is over."""
+        if raw[2] != soup.UNSEQUENCED or raw[PAYLOAD_AT] not in ORDERS:
+            return
+        ref = int(ouch.INBOUND_BY_CODE[raw[PAYLOAD_AT]].decode(raw[PAYLOAD_AT:])["user_ref"])
+        self.world.note("taken back", ref)
+        self.counts["taken back"] += 1
+        self.account.take_back(ref)
+        self.gone = {order_id: other for order_id, other in self.gone.items() if other != ref}
 
     def hear_venue(self, link: Link, delivered: bytes) -> None:
         """What has reached the gateway's end of a connection."""
