@@ -145,7 +145,7 @@ class Account:
                 kept = fields["orig_user_ref"]
                 self.sent[fields["user_ref"]] = Sent(first.side, first.instrument, fields["px"], fields["quantity"], link, kept)
 
-    def take_back(self, ref: int) -> None:
+    def never_left(self, ref: int) -> None:
         """An order that was ready never leaves."""
         self.reached = None
         self.sent.pop(ref, None)

@@ -221,7 +221,7 @@ class Judge:
                 at += len(rest)
                 kept.append(raw)
             else:
-                self.take_back(raw)
+                self.never_left(raw)
         seen.begun = seen.begun if kept and kept[0] == seen.ready[0] else 0
         seen.ready = kept
         for kind, payload in Stream().packets(stream[at:]):
@@ -239,14 +239,14 @@ class Judge:
                 self.world.note("sent", link.number, chr(kind), payload.hex())
                 self.counts[f"packet {chr(kind)}"] += 1
 
-    def take_back(self, raw: bytes) -> None:
+    def never_left(self, raw: bytes) -> None:
         """A packet that was ready has not left and never will: it was withdrawn, or its connection is over."""
         if raw[2] != soup.UNSEQUENCED or raw[PAYLOAD_AT] not in ORDERS:
             return
         ref = int(ouch.INBOUND_BY_CODE[raw[PAYLOAD_AT]].decode(raw[PAYLOAD_AT:])["user_ref"])
         self.world.note("taken back", ref)
         self.counts["taken back"] += 1
-        self.account.take_back(ref)
+        self.account.never_left(ref)
         self.gone = {order_id: other for order_id, other in self.gone.items() if other != ref}
 
     def hear_venue(self, link: Link, delivered: bytes) -> None:
