@@ -20,7 +20,7 @@ from engine.risk.limits import Limits
 from engine.risk.rules import Rules
 from engine.risk.rules import write as write_rules
 from tests.sim_network import Pipe
-from tests.sim_plan import drawn
+from tests.sim_plan import MS, US, USUAL, LinkFaults, drawn
 from tests.sim_run import Run, Verdict, replay_command, verdict_of
 
 PLAIN = bool(config.DISABLE_JIT)
@@ -75,6 +75,23 @@ def test_one_seed_is_one_run_here_and_in_another_process(seed: int) -> None:
     command = [sys.executable, "-m", "tests.sim_run", str(seed)]
     other = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"PYTHONHASHSEED": "7"})
     assert first.digest in other.stdout, other.stdout + other.stderr
+
+
+def test_an_order_that_the_socket_held_back_does_not_leave_after_a_kill() -> None:
+    """The network takes nothing from turn 60 to 100; the kill comes at 80, with orders ready that have not left."""
+    plan = drawn(GOOD_SEED)
+    plan.trader, plan.turns, plan.activity, plan.weird, plan.pace_per_s, plan.turn_ns = "random", 120, 3.0, 0.0, 0, (200 * US, 2 * MS)
+    plan.links = [LinkFaults(stalls=[(60, 40)], buffer_bytes=2_304) for _ in range(4)]
+    plan.refusals, plan.pauses, plan.states, plan.changes, plan.deaths, plan.scopes = [], [], [], [], [], []
+    plan.kills, plan.limits = [(80, True)], dict(USUAL)
+    plan.orders_capacity, plan.reports_capacity, plan.orders_max = 256, 1_024, 1_024
+    run = Run(plan)
+    try:
+        run.play()
+    finally:
+        run.close()
+    assert run.judge.problems == []
+    assert run.judge.counts["taken back"] > 0
 
 
 # The judge is no good if it cannot say no: a run in which all is well, and then one thing is not.
