@@ -14,11 +14,13 @@ import pytest
 from engine.layout import BOOK_GAPPED, BOOK_STALE, BOOK_VALID, PHASE_DRAINING, PHASE_TRADING, pack_symbol
 from engine.risk.hot import reasons as risk
 from engine.runtime import keeper, kills, latch, standing
+from engine.runtime.accounts import PATIENCE_S
 from engine.runtime.alerts import COMMANDS_MAX, Alerts
 from engine.runtime.config import DEFAULT_PATH, ConfigError, RingsConfig, load
 from engine.runtime.instance import Instance
 from engine.runtime.latch import WHOLE, Scope
 from engine.runtime.tripwires import Tripwires
+from shm.table import Board
 from tests.running import wait_for
 
 # One supervisor's tick and what it does in it are far below the five seconds that RTS 6 gives; the wires are looked at once a tick.
@@ -153,17 +155,70 @@ def test_a_loss_only_reduces_where_the_config_says_so(shared: Instance) -> None:
     assert desk.look() == [] and not desk.killed
 
 
+def execute(board: Board, qty: int, px: int) -> None:
+    """One execution more, as the gateway and the exchange each count it."""
+    line = board.records[LINE].copy()
+    line["fills"] += 1
+    line["position"] += qty
+    line["cash"] -= qty * px
+    board.write(LINE, line)
+
+
 @pytest.mark.statement(12)
+@pytest.mark.statement(16)
 @pytest.mark.parametrize("on_mismatch", ["kill", "alert"])
-def test_a_position_that_differs_is_told_and_kills_where_the_config_says_so(shared: Instance, on_mismatch: str) -> None:
+def test_a_position_that_is_not_the_venues_stops_trading(shared: Instance, on_mismatch: str) -> None:
     desk = Desk(shared, **{"kill.on_mismatch": on_mismatch})
-    shared.gateway_stats.records[0]["position_mismatches"] = 1
-    [said] = desk.look()
-    assert "our positions and the venue's differ (kill.on_mismatch)" in said
-    assert desk.killed == (on_mismatch == "kill")
+    execute(shared.exchange_positions, 100, 5)
+    assert desk.look() == [], "it is on its way"
+    execute(shared.positions, 100, 5)
     assert desk.look() == []
-    shared.gateway_stats.records[0]["position_mismatches"] = 2
-    assert len(desk.look()) == 1
+    execute(shared.exchange_positions, 7, 5)
+    execute(shared.positions, 8, 5)
+    said = desk.look()
+    assert "AAPL: our position is 108 after executions=2, the venue's 107 after 2 (kill.on_mismatch)" in said[0]
+    assert desk.killed == (on_mismatch == "kill")
+    assert desk.look() == [], "it is said once"
+
+
+@pytest.mark.statement(16)
+def test_an_execution_at_another_price_than_the_venues_is_a_mismatch(shared: Instance) -> None:
+    desk = Desk(shared)
+    execute(shared.exchange_positions, 100, 5)
+    execute(shared.positions, 100, 6)
+    desk.look()
+    assert desk.killed
+
+
+@pytest.mark.statement(16)
+def test_an_execution_that_the_venue_never_made_is_a_mismatch_at_once(shared: Instance) -> None:
+    desk = Desk(shared)
+    execute(shared.positions, 100, 5)
+    # And one that would make up for it.
+    execute(shared.positions, -100, 5)
+    desk.look()
+    assert desk.killed
+
+
+@pytest.mark.statement(16)
+def test_an_execution_that_is_never_reported_is_a_mismatch_after_a_while(shared: Instance) -> None:
+    """Executions that come late one after the other are none, however long it goes on; nor is anything while the session is down."""
+    desk = Desk(shared)
+    execute(shared.exchange_positions, 1, 5)
+    for _ in range(10):
+        assert desk.look(PATIENCE_S - 1) == []
+        execute(shared.exchange_positions, 1, 5)
+        execute(shared.positions, 1, 5)
+    desk.look(PATIENCE_S - 1)
+    assert not desk.killed
+    desk.control["session_up"] = 0
+    desk.look(0.5)
+    desk.control["session_up"] = 1
+    desk.look(PATIENCE_S - 1)
+    desk.look(PATIENCE_S - 1)
+    assert not desk.killed
+    desk.look(1.1)
+    assert desk.killed
 
 
 @pytest.mark.statement(12)

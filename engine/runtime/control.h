@@ -276,14 +276,13 @@ struct tp_gateway_stats {
     int64_t connects;
     int64_t connect_failures;
     int64_t reconciliations;
-    int64_t position_mismatches;
     int64_t kill_swept;
     int64_t kill_cancels;
     int64_t kill_to_last_cancel_tsc;
     int64_t sends;
     int64_t withdrawn;
     int64_t waiting_most;
-    int64_t reserved[4];
+    int64_t reserved[5];
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;

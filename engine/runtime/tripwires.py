@@ -11,6 +11,7 @@ import numpy as np
 from engine.layout import BOOK_GAPPED, BOOK_STALE, PHASE_TRADING, pack_symbol, unpack_symbol
 from engine.risk.sentences import SENTENCES
 from engine.runtime import kills
+from engine.runtime.accounts import Accounts
 from engine.runtime.alerts import Alerts
 from engine.runtime.config import Config
 from engine.runtime.instance import Instance
@@ -34,6 +35,8 @@ class Tripwires:
         self.killed = False
         self.kills_seen = int(shared.control.records[0]["kills"])
         self.named: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        # A venue of somebody else's has no account that we could look into.
+        self.accounts = Accounts(shared.positions, shared.exchange_positions, clock) if config.exchange is not None else None
 
     def look(self) -> None:
         """Pull the switch where a wire was touched, and say what others have done with it."""
@@ -74,14 +77,23 @@ class Tripwires:
         if self._lasts("feed", bool(unproven), self.config.stale_ms):
             named = ", ".join(unproven)
             yield "feed", f"the books of {named} were stale or gapped for {self.config.stale_ms} ms (kill.stale_ms)"
-        if mismatches := int(self.shared.gateway_stats.records[0]["position_mismatches"]):
-            yield f"position {mismatches}", "our positions and the venue's differ (kill.on_mismatch)"
+        yield from self._mismatches(bool(record["session_up"]))
 
     def _loss(self) -> Iterator[tuple[str, str]]:
         facts, rules = self.shared.facts.records[0], self.shared.rules.records[0]
         if self.config.on_loss == "kill" and int(facts["trips"]) > int(rules["trip_cleared"]):
             why = SENTENCES.get(int(facts["trip_reason"]), "a limit of losses was passed").split(":")[0]
             yield f"loss {int(facts['trips'])}", f"{why} (kill.on_loss)"
+
+    def _mismatches(self, session_up: bool) -> Iterator[tuple[str, str]]:
+        if self.accounts is None:
+            return
+        if not session_up:
+            self.accounts.forget()
+            return
+        for instrument, told in self.accounts.differing(self._traded()).items():
+            symbol = self._symbol(instrument)
+            yield f"position {symbol}", f"{symbol}: {told} (kill.on_mismatch)"
 
     def _lasts(self, wire: str, is_so: bool, ms: int) -> bool:
         """Whether a condition has held for so long; 0 ms switches the wire off. Said once when it begins: an alert, not yet a kill."""
@@ -95,13 +107,20 @@ class Tripwires:
 
     def _unproven(self) -> list[str]:
         """Traded symbols whose book is stale or gapped."""
+        traded = self._traded()
+        lines = self.shared.symbols.records[traded]
+        return [self._symbol(index) for index in traded[(lines["validity"] & (BOOK_STALE | BOOK_GAPPED)) != 0]]
+
+    def _traded(self) -> np.ndarray:
+        """The numbers of the traded instruments that the feed has named."""
         count = int(self.shared.feed_stats.records[0]["instruments"])
         if count != self.named[0]:
             known = np.flatnonzero(np.isin(self.shared.instruments.records["symbol"], list(self.symbols)))
             self.named = (count, known)
-        lines = self.shared.symbols.records[self.named[1]]
-        doubtful = self.named[1][(lines["validity"] & (BOOK_STALE | BOOK_GAPPED)) != 0]
-        return [unpack_symbol(int(self.shared.instruments.records[index]["symbol"])) for index in doubtful]
+        return self.named[1]
+
+    def _symbol(self, instrument: int) -> str:
+        return unpack_symbol(int(self.shared.instruments.records[instrument]["symbol"]))
 
     def _tell_kills(self) -> None:
         """A kill, whoever made it, and that it is over."""
