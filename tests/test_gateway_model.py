@@ -270,4 +270,5 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
     if losses:
         assert house.stats.reconciliations == house.stats.sessions_lost + 1 > 2
     happened = ("accepted", "replaced", "cancelled", "executed", "broken", "rejected_by_venue", "duplicates")
-    assert PLAIN or min(house.stats[name] for name in happened) > 50
+    # A lost session takes most of a round with it.
+    assert PLAIN or min(house.stats[name] for name in happened) > (10 if losses else 50)
