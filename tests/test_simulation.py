@@ -145,7 +145,8 @@ def loosen(run: Run) -> None:
 
 def lose_a_message(run: Run) -> None:
     """What the venue said is lost on the way, and the connection goes on."""
-    pipe: Pipe = run.world.network.links[0].down
+    # The first connection was only asked how far the day had come.
+    pipe: Pipe = run.world.network.links[-1].down
     read = pipe.read
 
     def deaf(now_ns: int) -> bytes:
