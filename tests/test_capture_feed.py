@@ -21,7 +21,7 @@ from engine.feed.frames import address_of
 from engine.feed.hot.capture import CAPTURE_FAILED
 from engine.feed.recovery import Recovery
 from engine.layout import BOOK_GAPPED, BOOK_STALE, CAPTURE, PHASE_STARTING, PHASE_TRADING
-from engine.runtime import stages
+from engine.runtime import logins, stages
 from engine.runtime.config import DEFAULT_PATH, load
 from shm.table import Table
 from tests.capture_files import NS, A, B, pcap, udp_frame
@@ -328,7 +328,8 @@ def test_an_exchange_beside_a_capture_sends_nothing_where_its_packets_went(monke
     changed = {"feed.source": "pcap", "feed.path": "a.pcap", "feed.address": f"{A[0]}:{A[1]}", "feed.address_b": f"{B[0]}:{B[1]}"}
     monkeypatch.setattr(stages, "ExchangeStage", lambda **options: options)
     for source, sent_to in (("pcap", [stages.NOBODY, None]), ("udp", [A, B])):
-        run: Any = SimpleNamespace(config=load(DEFAULT_PATH, changed | {"feed.source": source}), instance=MagicMock(), midnight_ns=0)
+        config = load(DEFAULT_PATH, changed | {"feed.source": source})
+        run: Any = SimpleNamespace(config=config, instance=MagicMock(), midnight_ns=0, logins=logins.find(config))
         options: Any = stages.build_exchange(run)
         assert [options["market_address"], options["market_address_b"]] == sent_to
         assert options["follow_feed"] == (source == "udp")
