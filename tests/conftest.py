@@ -30,6 +30,7 @@ _COUNTER = itertools.count()
 _PREFIX = f"pytest-{os.getpid()}-"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         for item in items:

@@ -274,7 +274,7 @@ def _refuse_secrets(raw: dict[str, Any], source: str) -> None:
         table: Any = raw
         for part in section.split("."):
             table = table.get(part, {}) if isinstance(table, dict) else {}
-        if found := [f"{section}.{key}" for key in keys if key in table]:
+        if found := [f"{section}.{key}" for key in keys if isinstance(table, dict) and key in table]:
             prefix = keys[0].removesuffix("username")
             raise ConfigError(
                 f"config={source}: {', '.join(found)}: no credentials in a config. Put username and password into a TOML file with mode "
