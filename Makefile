@@ -22,7 +22,7 @@ run: $(VENV)/ready  ## trade 10 s on the embedded exchange, and report
 WORKERS ?= 2
 test: $(VENV)/ready-dev  ## run the tests, two at a time: make test WORKERS=1
 	-$(BIN)/tickpath warm
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/ready-dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,7 +3,9 @@
 import itertools
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import engine  # noqa: F401  (names the kernel cache before numba is imported)
 from shm.layout import IDENTITY
 from shm.segment import SHM
 
+ROOT = Path(__file__).resolve().parent.parent
+
 # Files whose tests change, fill or look at what the whole machine has: one at a time where several workers run the tests
-# (pytest -n 2 --dist loadgroup). The others stay together by file, so that what a module makes is made once.
+# (pytest -n 2). The others stay together by file, so that what a module makes is made once.
 MACHINE = {
     "test_bench_book",
     "test_bench_receive",
@@ -30,18 +34,24 @@ _COUNTER = itertools.count()
 _PREFIX = f"pytest-{os.getpid()}-"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files to a worker, some of them together. (loadgroup writes its groups where pytest 9.2 does not look any more.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(Path(nodeid.split("::")[0]))
+
+    return ByGroup(config, log)
 
 
-def _group_of(item: pytest.Item) -> str:
+@cache
+def group_of(file: Path) -> str:
     # A module that starts whole runs: two of them at once are eight processes that spin, and those that are waited for come late.
-    if item.path.stem in MACHINE or hasattr(getattr(item, "module", None), "Launcher"):
+    if file.stem in MACHINE or "Launcher" in (ROOT / file).read_text():
         return "the machine"
-    return "all segments" if item.path.stem in SEGMENTS else item.path.stem
+    return "all segments" if file.stem in SEGMENTS else file.stem
 
 
 @pytest.fixture
