@@ -19,8 +19,8 @@ run: $(VENV)/ready  ## trade 10 s on the embedded exchange, and report
 	$(BIN)/tickpath run
 
 # Compiled first, if nothing is in the way: two workers would each compile what neither finds in the cache.
-WORKERS ?= 2
-test: $(VENV)/ready-dev  ## run the tests, two at a time: make test WORKERS=1
+WORKERS ?= 0
+test: $(VENV)/ready-dev  ## run the tests; two at a time: make test WORKERS=2
 	-$(BIN)/tickpath warm
 	$(BIN)/python -m pytest -n $(WORKERS)
 

@@ -61,6 +61,14 @@ def instance() -> str:
 
 
 @pytest.fixture(autouse=True)
+def every_cpu_is_given_back() -> Iterator[None]:
+    """What pins this process for a benchmark would keep all later tests on one CPU."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_in_shared_memory() -> Iterator[None]:
     before = set(SHM.iterdir())
     yield

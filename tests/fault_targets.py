@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.book.book import check_invariants
-from engine.exchange.conduct import Latency
+from engine.exchange.menu import Latency
 from engine.exchange.stage import Account
 from engine.feed import itch
 from engine.feed.capture import find_lines, messages_of

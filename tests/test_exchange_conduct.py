@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.exchange.conduct import Faults, Latency, from_report
 from engine.exchange.hot.state import HAS_ENDED, LINK, RECEIVED
+from engine.exchange.menu import Faults, Latency, from_report
 from engine.exchange.stage import Account
 from engine.gateway.ouch import v50 as ouch
 from engine.messages.hot.stamp import NOW

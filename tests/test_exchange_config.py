@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.exchange.conduct import Faults, Latency
+from engine.exchange.menu import Faults, Latency
 from engine.layout import INSTRUMENTS_MAX
 from engine.runtime import logins
 from engine.runtime.config import DEFAULT_PATH, ConfigError, RingsConfig, load

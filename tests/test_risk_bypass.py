@@ -154,7 +154,7 @@ def test_the_venue_hears_what_passed_and_nothing_else(houses: Callable[..., Hous
     refused = {report["order_id"] for report in house.told() if report["is"] == "rejected"}
     new = [fields["user_ref"] for kind, fields in heard if kind in ("enter order", "replace order")]
     counts = [int(count) for count in house.facts.counts]
-    assert len(heard) == counts[PASSED] > 10
+    assert len(heard) == counts[PASSED] > 3
     assert sum(counts) == asked == house.stats.orders
     assert len(new) == len(set(new))
     assert sum(1 for count in counts if count) > 6

@@ -1,67 +1,11 @@
 """How the exchange treats its clients: how long orders and reports take, and what goes wrong on purpose. Everything is off by default."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
 import numpy as np
 
 from engine.exchange.hot.delays import DELAY_WORDS
 from engine.exchange.hot.faults import FAULTS, NEVER_NS
 from engine.exchange.hot.state import CONDUCT_WORDS, DELAYED_NS, DELAYING, HOLDING, SILENT_NS, STRIKING, Conduct
-
-# Latencies that a measured distribution is drawn from: one for each part in so many.
-DRAWS = 4096
-LATENCY_NS_MAX = 60_000_000_000
-# In the order of hot/faults.py.
-FAULT_NAMES = ("reject", "silence", "delay", "duplicate", "disconnect", "blackhole")
-
-
-class Latency(NamedTuple):
-    """What an order waits from its bytes' arrival until it is done, and a report from its event until it is sent, in nanoseconds: one
-    value, or several, each as likely (from_report). Drawn from `seed`. Within a connection nothing overtakes anything."""
-
-    orders_ns: Sequence[int] = (0,)
-    reports_ns: Sequence[int] = (0,)
-    seed: int = 1
-
-
-class Faults(NamedTuple):
-    """The fault menu (hot/faults.py). rates: the probability of each fault by name, at every occasion; times: pairs of a name and when in
-    seconds since the exchange's first turn it strikes, at the first occasion from then on. silence_ms: how long nothing is said; delay_ms:
-    how much later reports are sent. Drawn from `seed`."""
-
-    rates: Mapping[str, float] = {}
-    times: Sequence[tuple[str, float]] = ()
-    silence_ms: float = 1_000.0
-    delay_ms: float = 50.0
-    seed: int = 1
-
-
-AT_ONCE = Latency()
-NO_FAULTS = Faults()
-
-
-def from_report(path: str | Path, hop: str) -> list[int]:
-    """Latencies distributed as a hop was in the report that `tickpath run --json` wrote, in nanoseconds. ValueError names what is missing.
-
-    A report has four points of each distribution: between the median, p99, p99.9 and the maximum it is taken to be straight, and as it says
-    nothing below the median, half of what is drawn is the median.
-    """
-    try:
-        report = msgspec.json.decode(Path(path).read_bytes())
-        hops: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in report["hops"]}
-    except OSError as error:
-        raise ValueError(f"latency report={path}: cannot read it: {error.strerror}") from None
-    except (msgspec.DecodeError, KeyError, TypeError):
-        raise ValueError(f"latency report={path}: expected a report of `tickpath run --json FILE`, which lists hops") from None
-    if hop not in hops or not hops[hop].get("count"):
-        measured = sorted(name for name, entry in hops.items() if entry.get("count"))
-        raise ValueError(f"latency hop={hop!r}: not measured in {path}; expected one of {measured}")
-    points = [hops[hop][name] for name in ("p50_ns", "p99_ns", "p999_ns", "max_ns")]
-    shares = (np.arange(DRAWS) + 0.5) / DRAWS
-    return [round(value) for value in np.interp(shares, (0.5, 0.99, 0.999, 1.0), points).tolist()]
+from engine.exchange.menu import FAULT_NAMES, LATENCY_NS_MAX, Faults, Latency
 
 
 def make_conduct(latency: Latency, faults: Faults, connections: int, accounts: int) -> Conduct:

@@ -31,7 +31,7 @@ from engine.exchange.arrays import (
     words,
 )
 from engine.exchange.books import Execution, OpenOrder, Resting
-from engine.exchange.conduct import AT_ONCE, FAULT_NAMES, NO_FAULTS, Faults, Latency, make_conduct
+from engine.exchange.conduct import make_conduct
 from engine.exchange.hot.core import EVENT
 from engine.exchange.hot.delays import ENTRIES_AT
 from engine.exchange.hot.orders import PX_LIMIT
@@ -81,6 +81,7 @@ from engine.exchange.hot.state import (
     Venue,
 )
 from engine.exchange.hours import OWN_FLOWS, Hours, check_hours
+from engine.exchange.menu import AT_ONCE, FAULT_NAMES, NO_FAULTS, Faults, Latency
 from engine.exchange.sockets import Address, line_socket, listening_socket, request_socket
 from engine.exchange.timetable import begin, make_schedule
 from engine.feed.moldudp64 import SESSION_BYTES

@@ -28,9 +28,11 @@ def settle(run: Run, stages: Sequence[str], turn: Callable[[int], int], reason: 
     control = run.instance.control.records[0]
     if reason < 0 or control["phase"] not in (PHASE_TRADING, PHASE_DRAINING):
         return reason
-    if "gateway" in stages and control["phase"] == PHASE_TRADING:
-        _kill(run)
-    control["phase"] = PHASE_DRAINING
+    if "gateway" in stages:
+        # Only here: another process that drained first would take the gateway's reason to kill away.
+        if control["phase"] == PHASE_TRADING:
+            _kill(run)
+        control["phase"] = PHASE_DRAINING
     turn_ticks = int(TURN_S * run.calibration.hz)
     deadline = time.monotonic() + PATIENCE_S
     reason = TIME_UP

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from engine.exchange.conduct import FAULT_NAMES, Faults, Latency, from_report
+from engine.exchange.menu import FAULT_NAMES, Faults, Latency, from_report
 
 SelfTrade = Literal["trade", "cancel_newest", "cancel_oldest", "cancel_both"]
 Firm = Annotated[str, Meta(max_length=4)]
