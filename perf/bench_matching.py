@@ -180,10 +180,14 @@ def show(figures: dict[str, Any], *, to_error: bool) -> None:
     "--json", "json_path", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), help="Where figures go; - is stdout."
 )
 def main(orders: int, seed: int, passes: int, chosen: tuple[str, ...], plain_orders: int, json_path: Path | None) -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory() as folder:
-        library = compile_yardstick(Path(folder))
-        rows = [measure(scenario, orders, seed, passes, library, plain_orders) for scenario in chosen or SCENARIOS]
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(usable)})
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = compile_yardstick(Path(folder))
+            rows = [measure(scenario, orders, seed, passes, library, plain_orders) for scenario in chosen or SCENARIOS]
+    finally:
+        os.sched_setaffinity(0, usable)
     worst = min(rows, key=lambda row: float(row["mps"]))
     figures = {"scenarios": rows, "worst": worst["scenario"], "worst_mps": worst["mps"], "seed": seed, "machine": describe()}
     to_error = str(json_path) == "-"

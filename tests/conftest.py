@@ -65,7 +65,9 @@ def every_cpu_is_given_back() -> Iterator[None]:
     """What pins this process for a benchmark would keep all later tests on one CPU."""
     before = os.sched_getaffinity(0)
     yield
+    after = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before)
+    assert after == before, "it left this process on other CPUs than it found it on"
 
 
 @pytest.fixture(autouse=True)
