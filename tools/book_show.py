@@ -27,7 +27,13 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
         told.append(number)
         raise KeyboardInterrupt
 
+    def lose(lost: sys.UnraisableHookArgs) -> None:
+        # Raised inside a library's callback it goes no further, and that is said here once, not there with a traceback.
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            lost_before(lost)
+
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    lost_before, sys.unraisablehook = sys.unraisablehook, lose
     try:
         result = write_book(options, Console(stderr=True), lambda: bool(told))
     except KeyboardInterrupt:
@@ -43,6 +49,7 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = lost_before
     for line in lines_of(result):
         click.echo(line, err=True)
     if json_path is not None:
