@@ -229,10 +229,11 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
     house = houses(orders_max=1 << 10, executions_max=1 << 17, reconnect_tries=9, reconnect_ms=1)
     venue, trader = ModelVenue(house, chance, explicit), RandomTrader(house, chance)
     broken = False
-    for sequence in range(60 if PLAIN else 1_000):
+    # What rests is cancelled with a session, and can be replaced no more: it takes longer to see enough of that.
+    for sequence in range(60 if PLAIN else 2_400 if losses else 1_000):
         for _ in range(chance.randint(3, 15)):
             roll = chance.random()
-            if losses and roll < 0.02 and not broken:
+            if losses and roll < 0.003 and not broken:
                 venue.lose()
                 trader.learn()
             elif roll < 0.4:
@@ -270,5 +271,5 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
     if losses:
         assert house.stats.reconciliations == house.stats.sessions_lost + 1 > 2
     happened = ("accepted", "replaced", "cancelled", "executed", "broken", "rejected_by_venue", "duplicates")
-    # A lost session takes most of a round with it.
-    assert PLAIN or min(house.stats[name] for name in happened) > (10 if losses else 50)
+    print({name: int(house.stats[name]) for name in (*happened, "sessions_lost")})
+    assert PLAIN or min(house.stats[name] for name in happened) > 50
