@@ -27,7 +27,7 @@ def run_book(asked: dict[str, Any], json_path: str | None) -> int:
         told.append(number)
         raise KeyboardInterrupt
 
-    def lose(lost: sys.UnraisableHookArgs) -> None:
+    def lose(lost: "sys.UnraisableHookArgs") -> None:
         # Raised inside a library's callback it goes no further, and that is said here once, not there with a traceback.
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             lost_before(lost)
