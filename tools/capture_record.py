@@ -1,7 +1,8 @@
 """`tickpath capture record`: one or two feed lines into a pcap file with the kernel's receive times, to the nanosecond.
 
-Whole packets are written at a time, in the order of their stamps, so that the file is a capture at any moment, however the recorder
-ends. A recorder that cannot follow loses datagrams in its socket: they are counted by the kernel and told.
+Whole packets are written at a time, in the order of their stamps, so that the file is a capture at any moment. Only where the recorder is
+killed in the middle of a write can the last packet be torn, which readers say and stop at. A recorder that cannot follow loses datagrams in
+its socket: they are counted by the kernel and told.
 """
 
 import os
@@ -30,6 +31,8 @@ NOTES_BYTES = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(4)
 FLUSH_BYTES = 1 << 20
 FLUSH_S = 0.2
 LOOK_UP_S = 0.1
+STAMPS_PATIENCE_S = 1.0
+NOT_ON_ARRIVAL = "the kernel was not seen to stamp packets as they arrive: some may have the time at which they were read"
 TIMESPEC = struct.Struct("@qq")
 COUNT = struct.Struct("@I")
 COUNT_MASK = 0xFFFFFFFF
@@ -156,6 +159,8 @@ class Recorder:
                 self._destinations.append(address_of(address))
                 self.result.lines.append(Recorded(address))
                 self.result.notes += line.shortfalls
+            if kernel_stamps and not stamps_on_arrival(STAMPS_PATIENCE_S):
+                self.result.notes.append(NOT_ON_ARRIVAL)
             self._file = WholeRecords(path, overwrite=overwrite)
             stack.callback(self._file.close)
             self._opened = stack.pop_all()
@@ -237,8 +242,7 @@ class Recorder:
             ts_ns = 0
             for _, kind, value in notes:
                 if kind == SO_TIMESTAMPNS and len(value) == TIMESPEC.size:
-                    seconds, fraction = TIMESPEC.unpack(value)
-                    ts_ns = seconds * pcap.NS_PER_S + fraction
+                    ts_ns = _time_of(value)
                 elif kind == SO_RXQ_OVFL and len(value) == COUNT.size:
                     recorded.drops = COUNT.unpack(value)[0] & COUNT_MASK
             if not ts_ns:
@@ -247,6 +251,31 @@ class Recorder:
             host, port = sender
             self._held.append((ts_ns, number, address_of(f"{host}:{port}"), payload))
         return BATCH, ts_ns
+
+
+def stamps_on_arrival(patience_s: float) -> bool:
+    """Wait until the kernel stamps datagrams as they arrive. It begins a moment after the first socket has asked for it, and what comes
+    before is stamped when it is read, which may be in another order. False where that was not seen in time."""
+    deadline = time.monotonic() + patience_s
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        probe.settimeout(patience_s)
+        try:
+            probe.bind(("127.0.0.1", 0))
+            while time.monotonic() < deadline:
+                probe.sendto(b"", probe.getsockname())
+                sent_ns = time.time_ns()
+                _, notes, _, _ = probe.recvmsg(1, NOTES_BYTES)
+                if any(_time_of(value) < sent_ns for _, kind, value in notes if kind == SO_TIMESTAMPNS):
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+def _time_of(stamp: bytes) -> int:
+    seconds, fraction = TIMESPEC.unpack(stamp)
+    return seconds * pcap.NS_PER_S + fraction
 
 
 @contextmanager
