@@ -233,7 +233,7 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
     for sequence in range(60 if PLAIN else 2_400 if losses else 1_000):
         for _ in range(chance.randint(3, 15)):
             roll = chance.random()
-            if losses and roll < 0.003 and not broken:
+            if losses and roll < (0.02 if PLAIN else 0.003) and not broken:
                 venue.lose()
                 trader.learn()
             elif roll < 0.4:
