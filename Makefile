@@ -19,10 +19,10 @@ run: $(VENV)/ready  ## trade 10 s on the embedded exchange, and report
 	$(BIN)/tickpath run
 
 # Compiled first, if nothing is in the way: two workers would each compile what neither finds in the cache.
-WORKERS ?= 0
-test: $(VENV)/ready-dev  ## run the tests; two at a time: make test WORKERS=2
+WORKERS ?= 2
+test: $(VENV)/ready-dev  ## run the tests, two at a time, and then those that want the whole machine (WORKERS=0: one at a time)
 	-$(BIN)/tickpath warm
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not machine"; shared=$$?; $(BIN)/python -m pytest -n 0 -m machine && exit $$shared
 
 lint: $(VENV)/ready-dev  ## ruff and mypy
 	$(BIN)/ruff check .

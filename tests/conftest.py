@@ -14,10 +14,8 @@ import engine  # noqa: F401  (names the kernel cache before numba is imported)
 from shm.layout import IDENTITY
 from shm.segment import SHM
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# Files whose tests change, fill or look at what the whole machine has: one at a time where several workers run the tests
-# (pytest -n 2). The others stay together by file, so that what a module makes is made once.
+# Files whose tests change, fill or time what the whole machine has, or keep all its CPUs busy: they are marked `machine`, and run one at a
+# time when the others are through (Makefile, target test). The others stay together by file, so that what a module makes is made once.
 MACHINE = {
     "test_bench_book",
     "test_bench_receive",
@@ -26,12 +24,19 @@ MACHINE = {
     "test_jitter",
     "test_memory",
     "test_prove",
+    "test_ring_life",
     "test_soak",
 }
 SEGMENTS = {"test_hostile", "test_rings_command", "test_segment"}
 
 _COUNTER = itertools.count()
 _PREFIX = f"pytest-{os.getpid()}-"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if has_the_machine(item.path):
+            item.add_marker("machine")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,12 +51,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
-@cache
 def group_of(file: Path) -> str:
-    # A module that starts whole runs: two of them at once are eight processes that spin, and those that are waited for come late.
-    if file.stem in MACHINE or "Launcher" in (ROOT / file).read_text():
-        return "the machine"
     return "all segments" if file.stem in SEGMENTS else file.stem
+
+
+@cache
+def has_the_machine(file: Path) -> bool:
+    # A module that starts whole runs: two of them at once are eight processes that spin, and those that are waited for come late.
+    return file.stem in MACHINE or "Launcher" in file.read_text()
 
 
 @pytest.fixture
