@@ -202,6 +202,20 @@ def test_an_execution_that_the_venue_never_made_is_a_mismatch_at_once(shared: In
 
 
 @pytest.mark.statement(16)
+@pytest.mark.parametrize("on_mismatch", ["kill", "alert"])
+def test_an_execution_of_an_order_that_is_not_ours_is_a_mismatch_at_any_venue(shared: Instance, on_mismatch: str) -> None:
+    desk = Desk(shared, **{"kill.on_mismatch": on_mismatch})
+    desk.wires.accounts = None
+    shared.gateway_stats.records[0]["unknown_executions"] = 1
+    [said] = desk.look()
+    assert "executions=1 of orders that are not ours were told by the venue (kill.on_mismatch)" in said
+    assert desk.killed == (on_mismatch == "kill")
+    assert desk.look() == [], "it is said once"
+    shared.gateway_stats.records[0]["unknown_executions"] = 2
+    assert "executions=2" in desk.look()[0]
+
+
+@pytest.mark.statement(16)
 def test_an_execution_that_is_never_reported_is_a_mismatch_after_a_while(shared: Instance) -> None:
     """Executions that come late one after the other are none, however long it goes on; nor is anything while the session is down."""
     desk = Desk(shared)

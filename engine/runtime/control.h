@@ -245,6 +245,7 @@ struct tp_strategy_stats {
  * kill_swept  number of the last kill whose cancels are all written: kill_cancels of them, the last so long after the word of the command
  * sends            system calls that orders were handed over in        withdrawn  orders that waited and were never sent
  * waiting_most     most orders that ever waited at once
+ * unknown_executions  of orders that the gateway does not know: our positions lack them
  */
 struct tp_gateway_stats {
     int64_t orders;
@@ -282,7 +283,8 @@ struct tp_gateway_stats {
     int64_t sends;
     int64_t withdrawn;
     int64_t waiting_most;
-    int64_t reserved[5];
+    int64_t unknown_executions;
+    int64_t reserved[4];
 };
 
 /* packets: sent on line A, packets_b: on line B. The rewind servers answer with rewind_messages messages in all. snapshots: sent whole;

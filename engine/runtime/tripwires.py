@@ -86,6 +86,8 @@ class Tripwires:
             yield f"loss {int(facts['trips'])}", f"{why} (kill.on_loss)"
 
     def _mismatches(self, session_up: bool) -> Iterator[tuple[str, str]]:
+        if strange := int(self.shared.gateway_stats.records[0]["unknown_executions"]):
+            yield f"position {strange}", f"executions={strange} of orders that are not ours were told by the venue (kill.on_mismatch)"
         if self.accounts is None:
             return
         if not session_up:

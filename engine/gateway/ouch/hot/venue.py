@@ -311,6 +311,7 @@ def on_executed(gateway, clock, at):
     index = find_order(table, user_ref)
     if index == NOT_FOUND:
         stats[0].unknown_reports += 1
+        stats[0].unknown_executions += 1
         return APPLIED
     entry = table[index]
     qty = get_u32(inbound, at + EXECUTED_QTY)
