@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import uuid
 from pathlib import Path
 from typing import Any
@@ -91,22 +92,28 @@ class OrderPath:
             Ring.create(f"{name}.reports", ORDERS, REPORTS, ["strategy"]),
         )
         self.more = Table.create(f"{name}.stats", GATEWAY_STATS), Table.create(f"{name}.hops", HISTOGRAM, 10)
-        listener = socket.create_server(("127.0.0.1", 0))
+        self.gate, self.last_id = gate, 0
+        try:
+            self._build()
+        finally:
+            for made in (*self.rings, *self.more):
+                made.unlink()
+
+    def _build(self) -> None:
+        gate = self.gate
         quotes, instruments, positions, rules = (gate.boards[key] for key in ("quotes", "instruments", "positions", "rules"))
-        self.stage = GatewayStage(
-            orders=self.rings[0], reports=self.rings[1], quotes=quotes, instruments=instruments, positions=positions, stats=self.more[0],
-            control=gate.tables[4], hops=self.more[1], rules=rules, facts=gate.tables[5], address=listener.getsockname(),
-            credentials=Credentials.of("A", "B"), limits=Limits(**SIZED), midnight_ns=0, orders_max=1 << 18,
-            symbols=[f"SYM{number}" for number in range(SYMBOLS)],
-        )  # fmt: skip
-        self.far, _ = listener.accept()
-        listener.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.stage = GatewayStage(
+                orders=self.rings[0], reports=self.rings[1], quotes=quotes, instruments=instruments, positions=positions,
+                stats=self.more[0], control=gate.tables[4], hops=self.more[1], rules=rules, facts=gate.tables[5],
+                address=listener.getsockname(), credentials=Credentials.of("A", "B"), limits=Limits(**SIZED), midnight_ns=0,
+                orders_max=1 << 18, symbols=[f"SYM{number}" for number in range(SYMBOLS)],
+            )  # fmt: skip
+            self.far, _ = listener.accept()
         self.far.setblocking(False)
         self.stage.state.session[STATE] = UP
         gate.tables[4].records[0].session_up = 1
-        self.gate, self.into, self.last_id = gate, self.rings[0].producer(ORDER), 0
-        for made in (*self.rings, *self.more):
-            made.unlink()
+        self.into = self.rings[0].producer(ORDER)
 
     def run(self, batch: int) -> tuple[float, float]:
         """Ticks an order from the ring to the call of `send`, the median; and of all that a turn takes but for the call, the mean."""
@@ -198,9 +205,20 @@ class Market:
 
 
 class PacketPath:
-    """Feed handler and gateway in this process, the strategy in a child on another CPU, and a venue's socket that nobody reads."""
+    """Feed handler and gateway in this process, the strategy in a child on another CPU, and a venue's socket that nobody reads.
+
+    `close` it however it ends: its shared memory has names until then.
+    """
 
     def __init__(self, calibration: Calibration, count: int, other_cpu: int) -> None:
+        self.closing = contextlib.ExitStack()
+        try:
+            self._build(calibration, count, other_cpu)
+        except BaseException:
+            self.closing.close()
+            raise
+
+    def _build(self, calibration: Calibration, count: int, other_cpu: int) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             host, port = probe.getsockname()
@@ -214,6 +232,7 @@ class PacketPath:
             "strategy.symbols": [SYMBOL], "strategy.params": {}, "feed.symbols": [SYMBOL], **limits,
         })  # fmt: skip
         self.instance = Instance(f"bench-{uuid.uuid4().hex[:12]}", config.rings)
+        self.closing.callback(self.instance.unlink)
         book = make_book(orders_max=config.feed.orders_max, levels_max=config.feed.levels_max, shared=True)
         run = Run(config, self.instance, calibration, 0, book, Logins(Credentials.of("A", "B"), Credentials()))
         write_rules(self.instance.rules, Rules(config.risk, symbols=1, venue_qty_max=QUANTITY_MAX))
@@ -221,8 +240,11 @@ class PacketPath:
         self.control.phase = PHASE_TRADING
         self.clock = calibration.clock()
         self.market = Market(count)
-        self.child = self._strategy(run, other_cpu)
-        self.feed, self.gateway = build_feed(run), build_gateway(run)
+        self._start_strategy(run, other_cpu)
+        self.feed = build_feed(run)
+        self.closing.callback(self.feed.close)
+        self.gateway = build_gateway(run)
+        self.closing.callback(self.gateway.close)
         self.far, _ = self.listener.accept()
         self.far.setblocking(False)
         self.gateway.state.session[STATE] = UP
@@ -231,7 +253,7 @@ class PacketPath:
         self.sending.connect((host, port))
         self.at = 0
 
-    def _strategy(self, run: Run, cpu: int) -> int:
+    def _start_strategy(self, run: Run, cpu: int) -> None:
         """Fork the strategy, and wait until it is compiled and spins."""
         ready, told = os.pipe()
         pid = os.fork()
@@ -245,12 +267,19 @@ class PacketPath:
                 loop(*arguments, 0, stage.state)
                 os.write(told, b"r")
                 loop(*arguments, 1 << 62, stage.state)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(0)
+        self.closing.callback(self._end_strategy, pid)
         os.close(told)
-        if os.read(ready, 1) != b"r":
-            raise SystemExit("the strategy's process ended: see above")
-        return pid
+        with os.fdopen(ready, "rb") as said:
+            if said.read(1) != b"r":
+                raise SystemExit("the strategy's process ended: see above")
+
+    def _end_strategy(self, pid: int) -> None:
+        self.control.phase = PHASE_STOPPED
+        os.waitpid(pid, 0)
 
     def open(self) -> None:
         """Let the market open: packets that cause no order."""
@@ -289,11 +318,7 @@ class PacketPath:
                 pass
 
     def close(self) -> None:
-        self.control.phase = PHASE_STOPPED
-        os.waitpid(self.child, 0)
-        self.feed.close()
-        self.gateway.close()
-        self.instance.unlink()
+        self.closing.close()
 
 
 class CPath:
@@ -336,20 +361,19 @@ def measure_packets(runs: int, calibration: Calibration, other_cpu: int, gate_ns
     ns = 1e9 / calibration.hz
     with tempfile.TemporaryDirectory() as folder:
         c = CPath(Path(folder))
-    path = PacketPath(calibration, PACKETS * (runs + 1) + 64, other_cpu)
-    path.open()
-    market = path.market
-    packet = market.bytes[market.offsets[-2] : market.offsets[-1]].tobytes()
     rows = []
-    for run in range(runs + 1):
-        whole, decision, decode = (ticks * ns for ticks in path.run(PACKETS))
-        calls = c.run(packet, PACKETS, other_cpu) * ns
-        if run:
-            kernels = decode + decision + gate_ns
-            rows.append({"packet_to_order": whole, "c_calls_and_hops": calls, "feed": decode, "strategy": decision,
-                         "gate_and_encoding": gate_ns,
-                         "ratio": whole / (calls + kernels)})  # fmt: skip
-    path.close()
+    with contextlib.closing(PacketPath(calibration, PACKETS * (runs + 1) + 64, other_cpu)) as path:
+        path.open()
+        market = path.market
+        packet = market.bytes[market.offsets[-2] : market.offsets[-1]].tobytes()
+        for run in range(runs + 1):
+            whole, decision, decode = (ticks * ns for ticks in path.run(PACKETS))
+            calls = c.run(packet, PACKETS, other_cpu) * ns
+            if run:
+                kernels = decode + decision + gate_ns
+                rows.append({"packet_to_order": whole, "c_calls_and_hops": calls, "feed": decode, "strategy": decision,
+                             "gate_and_encoding": gate_ns,
+                             "ratio": whole / (calls + kernels)})  # fmt: skip
     return {name: round(statistics.median(row[name] for row in rows), 2 if name == "ratio" else 1) for name in rows[0]}
 
 
