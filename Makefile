@@ -58,7 +58,7 @@ bench-receive: $(VENV)/ready-dev  ## packet to quote beside a bare recvmmsg in C
 
 proof:  ## at length: the ring's models (apt-get install relacy-dev spin), seeds of faults and simulations, fuzzing
 proof: $(VENV)/ready-dev
-	TICKPATH_PROOF=long $(BIN)/python -m pytest -s tests/test_proof.py tests/test_feed_faults.py tests/test_feed_processes.py tests/test_fuzz.py tests/test_simulation.py
+	TICKPATH_PROOF=long $(BIN)/python -m pytest -s tests/test_proof.py tests/test_feed_faults.py tests/test_feed_processes.py tests/test_fuzz.py tests/test_simulation.py tests/test_live.py
 
 SECONDS_OF_SOAK ?= 600
 soak:  ## every face of the ring at either end, killed and stopped at random: make soak SECONDS_OF_SOAK=3600

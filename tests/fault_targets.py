@@ -19,11 +19,11 @@ from engine.gateway.ouch import v50 as ouch
 from engine.layout import PHASE_TRADING
 from engine.messages.hot.stamp import NOW
 from engine.wire import soupbintcp
-from engine.wire.table import Message
 from tests.exchange_rig import Rig, cancel, decode_ouch, enter, replace, soup_packets
 from tests.exchange_rig import packet as soup_packet
 from tests.fault_mutate import mutated
 from tests.fault_servers import ExchangeServers, FeedRecovery
+from tests.fault_sessions import SESSION_TARGETS, any_message
 from tests.feed_house import FeedHouse
 from tests.gateway_house import House, login_accepted, sequenced
 from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, random_message, unframe
@@ -216,11 +216,6 @@ def orders(rng: random.Random) -> list[bytes]:
     return found
 
 
-def any_message(rng: random.Random, by_code: object) -> bytes:
-    messages: list[Message] = list(by_code.values())  # type: ignore[attr-defined]
-    return random_message(rng.choice(messages), rng)[0]
-
-
 class GatewayReports:
     """OUCH over SoupBinTCP as a venue sends it to the gateway, which may end its session with a reason and nothing else."""
 
@@ -312,4 +307,5 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "captures": CaptureFiles,
     "recovery": FeedRecovery,
     "servers": ExchangeServers,
+    **SESSION_TARGETS,
 }

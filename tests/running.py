@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,6 +85,14 @@ class Launcher:
 
     def segments(self) -> list[str]:
         return sorted(entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith(f"{self.instance}."))
+
+
+def without_exchange(text: str, credentials: str, snapshot: str) -> str:
+    """A config's text with a venue of the user's own."""
+    text = re.sub(r"\[exchange\].*", "", text, flags=re.DOTALL)
+    text = text.replace('[[process]]\nname = "exchange"\nstages = ["exchange"]', "")
+    text = text.replace('\ncredentials = ""', f'\ncredentials = "{credentials}"')
+    return text.replace('snapshot_credentials = ""', f'snapshot_credentials = "{snapshot}"')
 
 
 def wait_for(condition: Any, what: str, patience_s: float = PATIENCE_S) -> Any:

@@ -29,7 +29,7 @@ from engine.runtime.config import DEFAULT_PATH, ConfigError, check, load
 from engine.wire.credentials import Credentials, CredentialsError, from_file, undumped
 from shm.segment import SegmentError
 from shm.table import Table
-from tests.running import ROOT, Launcher, free_port, wait_for
+from tests.running import ROOT, Launcher, free_port, wait_for, without_exchange
 
 # In two parts, for this file is on disk and in memory too.
 USERNAME = "QX" + "ZJVW"
@@ -50,14 +50,6 @@ def live(credentials: str, snapshot: str = "env") -> dict[str, Any]:
     raw["gateway"]["credentials"] = credentials
     raw["feed"]["recovery"]["snapshot_credentials"] = snapshot
     return raw
-
-
-def without_exchange(text: str, credentials: str, snapshot: str) -> str:
-    """A config's text with a venue of the user's own."""
-    text = re.sub(r"\[exchange\].*", "", text, flags=re.DOTALL)
-    text = text.replace('[[process]]\nname = "exchange"\nstages = ["exchange"]', "")
-    text = text.replace('\ncredentials = ""', f'\ncredentials = "{credentials}"')
-    return text.replace('snapshot_credentials = ""', f'snapshot_credentials = "{snapshot}"')
 
 
 def secret_file(folder: Path, text: str | None = None, mode: int = 0o600) -> Path:
