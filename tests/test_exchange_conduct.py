@@ -156,7 +156,9 @@ def test_a_measured_distribution_is_drawn_from_a_report(tmp_path: Path) -> None:
 def test_latencies_of_our_own_report_are_drawn_as_they_were_measured_below_the_median_too(tmp_path: Path) -> None:
     """Two humps, of which the lower has 60 %: what is drawn has both, and their share, and not one median."""
     chance = np.random.default_rng(5)
-    measured = np.concatenate([chance.normal(2_000, 100, 6_000), chance.normal(50_000, 4_000, 3_990), np.full(10, 900_000.0)]).astype(np.int64)
+    measured = np.concatenate([chance.normal(2_000, 100, 6_000), chance.normal(50_000, 4_000, 3_990), np.full(10, 900_000.0)]).astype(
+        np.int64
+    )
     words = np.zeros((len(HOPS), HISTOGRAM.itemsize // 8), np.int64)
     for ticks in measured.tolist():
         record(words[1], ticks)

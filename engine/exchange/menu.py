@@ -59,7 +59,7 @@ def from_report(path: str | Path, hop: str) -> list[int]:
         percents, points = _points(hops[hop])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"latency hop={hop!r}: {path} does not tell its percentiles in rising order; expected the file as `tickpath run --json` wrote it"
+            f"latency hop={hop!r}: {path} does not tell its percentiles in rising order; expected the file as `tickpath run --json` wrote"
         ) from None
     shares = (np.arange(DRAWS) + 0.5) / DRAWS
     return [round(value) for value in np.interp(shares * 100, percents, points).tolist()]
