@@ -29,7 +29,7 @@ from tests.gateway_house import AAPL, MSFT, PLAIN, PX, SECOND, House, build_hous
 
 houses = pytest.fixture(build_houses)
 ASK, BID = PX + 100, PX - 100
-HOP_QUEUE = 9
+HOP_ORDER_RING, HOP_QUEUE = 3, 9
 
 
 def paced(houses: Callable[..., House], *, burst: int = 1, per_s: int = 10, **options: Any) -> House:
@@ -400,6 +400,78 @@ def test_the_time_in_the_queue_is_a_hop(houses: Callable[..., House]) -> None:
     tick(house, 2)
     hop = Distribution.of(house.hops.words()[HOP_QUEUE])
     assert (hop.count, hop.maximum, hop.total) == (2, 2 * SECOND // 10, 3 * SECOND // 10)
+
+
+def test_what_is_taken_off_the_ring_to_wait_is_given_back_and_counted_once(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    orders, rings = int(house.stats.orders), Distribution.of(house.hops.words()[HOP_ORDER_RING])
+    house.clock.words[NOW] += 70
+    for _ in range(3):
+        house.new(origin_tsc=house.clock.words[NOW] - 70)
+    assert house.turn() == 3, "a turn that did something is not idle"
+    assert (waiting(house), house.orders.backlog()["gateway"]) == (3, 0)
+    counted = Distribution.of(house.hops.words()[HOP_ORDER_RING])
+    assert (counted.count - rings.count, counted.total - rings.total) == (3, 3 * 70)
+    assert len(tick(house, 3)) == 3
+    house.new()
+    assert heard(house) == []
+    assert (house.stats.orders - orders, house.stats.waiting_most) == (4, 3)
+    assert Distribution.of(house.hops.words()[HOP_ORDER_RING]).count - rings.count == 4
+    house.control.session_up = 0
+    assert house.turn() >= 1
+
+
+def test_each_refusal_without_a_look_is_counted_by_its_reason(houses: Callable[..., House]) -> None:
+    house = paced(houses, queue_max=2)
+    first = house.new(px=BID)
+    replaced = house.replace(1, instrument=MSFT, qty=5)
+    house.new(order_id=first)
+    house.new()
+    house.cancel(first)
+    house.cancel(replaced)
+    assert heard(house) == [("cancel", 1)]
+    counts = house.stage.risk.counts
+    assert [int(counts[reason]) for reason in (risk.REASON_DUPLICATE_ID, risk.REASON_QUEUE_FULL, risk.REASON_WITHDRAWN)] == [1, 1, 2]
+    (cancelled,) = [report for report in house.told() if report["is"] == "cancelled"]
+    assert (cancelled["order_id"], cancelled["px"]) == (first, BID)
+
+
+def test_refusals_of_what_would_wait_stay_on_the_ring_while_nobody_reads(houses: Callable[..., House]) -> None:
+    house = paced(houses, reports_capacity=4)
+    first = house.new()
+    for _ in range(7):
+        house.new(order_id=first)
+    waits = int(house.stats.ring_waits)
+    house.turn()
+    assert house.stats.ring_waits == waits + 1
+    for _ in range(3):
+        house.turn()
+    assert house.orders.backlog()["gateway"] == 3
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 4
+    assert heard(house) == []
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 3
+    assert waiting(house) == 1
+
+
+def test_a_cancel_of_which_only_a_part_can_be_told_goes_on_when_somebody_reads(houses: Callable[..., House]) -> None:
+    """It stays ahead of what it is about, which must not leave before it."""
+    house = paced(houses, reports_capacity=2)
+    better = house.replace(1, instrument=MSFT, qty=5)
+    best = house.replace(better, instrument=MSFT, qty=6)
+    assert heard(house) == [] and waiting(house) == 2
+    house.new(order_id=best)
+    house.cancel(best)
+    for _ in range(3):
+        house.turn()
+    assert waiting(house) == 2, "the second replace is withdrawn, and the cancel waits to be about the first"
+    house.clock.words[NOW] += SECOND
+    house.quotes.records[MSFT].origin_tsc = house.clock.words[NOW]
+    for _ in range(3):
+        house.turn()
+    assert told(house) == [("rejected", best, risk.REASON_DUPLICATE_ID), ("rejected", best, risk.REASON_WITHDRAWN)]
+    assert heard(house) == [("cancel", 1)]
+    assert told(house) == [("rejected", better, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0 and tick(house, 3) == []
 
 
 class Model:
