@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.gateway.hot.queue import WAITING
+from engine.gateway.hot.queue import AGGRESSIVE, PASSIVE, WAITING
 from engine.gateway.hot.state import PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.encode import ENTER_BYTES, HEARTBEAT_AT, OUTBOX_AT, REPLACE_BYTES
@@ -25,7 +25,7 @@ from engine.runtime.kills import Scope
 from engine.runtime.kills import put as put_kill
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, SERVER_HEARTBEAT
 from shm.histogram import Distribution
-from tests.gateway_house import AAPL, MSFT, PLAIN, PX, SECOND, House, build_houses
+from tests.gateway_house import AAPL, LINES, MSFT, PLAIN, PX, SECOND, House, build_houses
 
 houses = pytest.fixture(build_houses)
 ASK, BID = PX + 100, PX - 100
@@ -101,6 +101,56 @@ def test_what_waits_goes_by_urgency_and_then_by_age(houses: Callable[..., House]
     expected = [home, lift, hit, passive, far, too_much, away]
     assert [tick(house) for _ in expected] == [[("enter", number)] for number in expected]
     assert waiting(house) == 0 and house.stats.waiting_most == 7
+
+
+@pytest.mark.parametrize("smaller", [None, 30])
+def test_a_replace_is_as_urgent_as_what_it_adds(houses: Callable[..., House], smaller: int | None) -> None:
+    """Of a position of 100, 60 are offered (and perhaps a replace by 30 is under way): 40 more only reduce it, and 41 do not."""
+    house = paced(houses, burst=3)
+    house.positions.records[MSFT].position = 100
+    target = house.new(instrument=MSFT, side=SELL, px=PX + 300, qty=60)
+    if smaller:
+        target = house.replace(target, instrument=MSFT, side=SELL, px=PX + 300, qty=smaller)
+    assert len(tick(house, 2 if smaller else 1)) == (2 if smaller else 1)
+    assert house.positions.records[MSFT].open_sell == 60
+    passive = house.new(px=BID)
+    home = house.replace(target, instrument=MSFT, side=SELL, px=PX + 400, qty=100)
+    assert heard(house) == []
+    assert tick(house, 2) == [("replace", home), ("enter", passive)]
+    away = house.new(px=BID), house.replace(home, instrument=MSFT, side=SELL, px=PX + 400, qty=101)
+    assert tick(house, 2) == [("enter", away[0]), ("replace", away[1])]
+
+
+def test_an_order_for_what_is_on_no_board_is_passive_and_refused_when_judged(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    ids = [house.new(instrument=number) for number in (LINES, 65_535)]
+    lift = house.new(px=ASK)
+    assert heard(house) == [] and waiting(house) == 3
+    assert tick(house) == [("enter", lift)]
+    assert tick(house) == []
+    assert told(house) == [("rejected", number, risk.REASON_UNKNOWN_INSTRUMENT) for number in ids]
+
+
+@pytest.mark.parametrize("quote", [{"ask_sz": 0, "ask_px": 0}, {"bid_sz": 0, "bid_px": PX + 500}])
+def test_a_side_without_a_quote_makes_nobody_aggressive(houses: Callable[..., House], quote: dict[str, int]) -> None:
+    house = paced(houses)
+    for name, value in quote.items():
+        house.quotes.records[AAPL][name] = value
+    first = house.new(px=BID, side=SELL) if "ask_sz" in quote else house.new(px=ASK, side=BUY)
+    second = house.new(px=BID, side=BUY) if "ask_sz" in quote else house.new(px=ASK, side=SELL)
+    assert heard(house) == []
+    lanes = house.stage.state.queue.links
+    places = {int(order.order_id): place for place, order in enumerate(house.stage.state.queue.orders)}
+    assert [int(lanes[places[number]].lane) for number in (first, second)] == [AGGRESSIVE, PASSIVE]
+
+
+def test_before_a_quote_nobody_is_aggressive(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    house.quotes.words()[AAPL][0] = 0
+    number = house.new(px=ASK)
+    assert heard(house) == []
+    (place,) = [place for place, order in enumerate(house.stage.state.queue.orders) if order.order_id == number]
+    assert house.stage.state.queue.links[place].lane == PASSIVE
 
 
 def test_a_burst_goes_at_once_and_time_brings_no_more_than_one(houses: Callable[..., House]) -> None:
@@ -285,6 +335,8 @@ def unblock(house: House) -> None:
 def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House], what: str) -> None:
     house = paced(houses)
     first, better = house.new(qty=30), house.replace(1, instrument=MSFT, qty=5)
+    house.positions.records[AAPL].position = -10
+    home = house.new(qty=10)
     assert heard(house) == []
     if what == "kill":
         house.control.kill = 1
@@ -293,7 +345,9 @@ def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House
     else:
         house.control.session_up = 0
     assert [said for said in heard(house) if said[0] != "cancel"] == []
-    assert sorted(told(house)) == [("cancelled", first, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN)]
+    assert sorted(told(house)) == [
+        ("cancelled", first, risk.REASON_WITHDRAWN), ("cancelled", home, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN),
+    ]  # fmt: skip
     assert waiting(house) == 0
     house.control.kill, house.control.session_up = 0, 1
     assert [said for said in tick(house, 3) if said[0] != "cancel"] == []
@@ -451,6 +505,25 @@ def test_refusals_of_what_would_wait_stay_on_the_ring_while_nobody_reads(houses:
     assert heard(house) == []
     assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 3
     assert waiting(house) == 1
+
+
+def test_a_cancel_that_could_not_be_told_ends_with_its_order(houses: Callable[..., House]) -> None:
+    house = paced(houses, reports_capacity=2)
+    first = house.new()
+    heard(house)
+    house.new(order_id=first)
+    house.new(order_id=first)
+    house.turn()
+    house.control.session_up = 1
+    waits = house.stage.state.queue
+    house.cancel(first)
+    told_now = told(house)[:1]
+    house.turn()
+    house.turn()
+    assert told_now == [("rejected", first, risk.REASON_DUPLICATE_ID)]
+    assert heard(house) == [] and waits.words[WAITING] == 0
+    assert told(house)[-1:] == [("cancelled", first, risk.REASON_WITHDRAWN)]
+    assert told(house) == [] and tick(house, 2) == []
 
 
 def test_a_cancel_of_which_only_a_part_can_be_told_goes_on_when_somebody_reads(houses: Callable[..., House]) -> None:
