@@ -253,6 +253,18 @@ def test_a_partial_cancel_of_a_waiting_order_stays_behind_it(houses: Callable[..
     assert tick(house, 4) == [("enter", first), ("enter", second), ("cancel", first)]
 
 
+def test_a_partial_cancel_outlives_its_waiting_order_and_is_told_so(houses: Callable[..., House]) -> None:
+    """A kill takes the order out, of which the cancel then finds nothing: each is told once."""
+    house = paced(houses)
+    first = house.new(qty=100)
+    house.cancel(first, qty=40)
+    assert heard(house) == []
+    house.control.kill = 1
+    assert [said for said in heard(house) if said[1] == first] == []
+    assert told(house) == [("cancelled", first, risk.REASON_WITHDRAWN), ("rejected", first, risk.REASON_UNKNOWN_ORDER)]
+    assert waiting(house) == 0
+
+
 def test_a_number_used_twice_is_refused_when_it_comes(houses: Callable[..., House]) -> None:
     house = paced(houses)
     first = house.new()
@@ -346,8 +358,10 @@ def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House
         house.control.session_up = 0
     assert [said for said in heard(house) if said[0] != "cancel"] == []
     assert sorted(told(house)) == [
-        ("cancelled", first, risk.REASON_WITHDRAWN), ("cancelled", home, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN),
-    ]  # fmt: skip
+        ("cancelled", first, risk.REASON_WITHDRAWN),
+        ("cancelled", home, risk.REASON_WITHDRAWN),
+        ("rejected", better, risk.REASON_WITHDRAWN),
+    ]
     assert waiting(house) == 0
     house.control.kill, house.control.session_up = 0, 1
     assert [said for said in tick(house, 3) if said[0] != "cancel"] == []
