@@ -24,7 +24,7 @@ def is_hot(path: Path) -> bool:
     return path.name in {"hot.py", "atomics.py", "layout.py"} or path.parent.name == "hot" or path.name in WIRE_TABLES
 
 
-WIRE_TABLES = {"table.py", "itch.py", "moldudp64.py", "glimpse.py", "v42.py", "v50.py", "soupbintcp.py"}
+WIRE_TABLES = {"table.py", "itch.py", "moldudp64.py", "glimpse.py", "v42.py", "v50.py", "bridge.py", "soupbintcp.py"}
 
 
 def build_hash() -> int:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import pytest
 from numba import config
 
-from engine.gateway.hot.state import ENDED, FREE, LOGIN_SENT, STATE
+from engine.gateway.hot.state import ENDED, EXPECTED, FREE, LOGIN_SENT, STATE
 from engine.gateway.hot.step import step
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.stage import GatewayStage, packet
@@ -56,7 +57,9 @@ from shm.hot import EMPTY, advance, claim, commit, poll, release
 from shm.layout import HISTOGRAM
 from shm.ring import Ring
 from shm.table import Board, Table
+from tests.ouch42_tongue import TRADER, Tongue
 
+PROTOCOLS = ("ouch50", "ouch42")
 PLAIN = bool(config.DISABLE_JIT)
 PATIENCE_S = 60.0
 LINES = 16
@@ -107,6 +110,10 @@ KINDS = {
     MSG_REJECTED: "rejected",
     MSG_BROKEN: "broken",
 }
+
+
+# How the house under test speaks 4.2; None: it speaks 5.0. Tests say everything in 5.0.
+SPOKEN: dict[str, Tongue | None] = {"tongue": None}
 
 
 class Venue:
@@ -184,7 +191,9 @@ def sequenced(message: Any, **fields: Any) -> bytes:
     }  # fmt: skip
     wanted = {entry.name for entry in message.fields} - {"type"}
     assert fields.keys() <= wanted, fields.keys() - wanted
-    return packet(soupbintcp.SEQUENCED, message.encode(**{name: value for name, value in usual.items() if name in wanted} | fields))
+    raw = message.encode(**{name: value for name, value in usual.items() if name in wanted} | fields)
+    tongue = SPOKEN["tongue"]
+    return packet(soupbintcp.SEQUENCED, tongue.to_42(raw) if tongue else raw)
 
 
 def parsed(raw: bytes) -> tuple[str, Any]:
@@ -192,7 +201,8 @@ def parsed(raw: bytes) -> tuple[str, Any]:
     kind, payload = raw[0], raw[1:]
     if kind == soupbintcp.UNSEQUENCED:
         message = ouch.INBOUND_BY_CODE[payload[0]]
-        return message.name, message.decode(payload)
+        tongue = SPOKEN["tongue"]
+        return message.name, tongue.to_50(payload, inbound=True) if tongue else message.decode(payload)
     if kind == soupbintcp.LOGIN_REQUEST.code:
         return "login", soupbintcp.LOGIN_REQUEST.decode(raw)
     assert payload == b""
@@ -202,7 +212,17 @@ def parsed(raw: bytes) -> tuple[str, Any]:
 class House:
     """A gateway with everything around it, its strategy's end of the rings, and its venue."""
 
-    def __init__(self, *, login: bool = True, reports_capacity: int = 1024, limits: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        login: bool = True,
+        reports_capacity: int = 1024,
+        limits: dict[str, Any] | None = None,
+        protocol: str = "ouch50",
+        **options: Any,
+    ) -> None:
+        self.protocol = protocol
+        SPOKEN["tongue"] = Tongue() if protocol == "ouch42" else None
         prefix = f"test-gateway-{uuid.uuid4().hex[:12]}"
         self.made: list[Any] = []
         self.orders = self._keep(Ring.create(f"{prefix}.orders", 1024, ORDERS, ["gateway"]))
@@ -243,6 +263,8 @@ class House:
             "midnight_ns": MIDNIGHT_NS,
             "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12, "reconnect_tries": 0,
         }  # fmt: skip
+        if self.protocol == "ouch42":
+            usual |= {"protocol": "ouch42", "trader": TRADER}
         return GatewayStage(
             orders=self.orders, reports=self.reports, quotes=self.quotes, instruments=self.instruments, positions=self.positions,
             stats=self.stats_table, control=self.control_table, hops=self.hops, rules=self.rules, facts=self.facts_table, **usual | options,
@@ -329,7 +351,12 @@ class House:
         self.venue.send(login_accepted(sequence))
 
     def come_up(self, next_user_ref: int = 1) -> None:
-        """Answer the account query, which ends the reconciliation unless an order of an earlier life is open."""
+        """Answer the account query, which ends the reconciliation unless an order of an earlier life is open. In 4.2 a heartbeat does."""
+        if self.protocol == "ouch42":
+            self.pings = int(self.stats.heartbeats_received) + 1
+            self.venue.send(packet(soupbintcp.SERVER_HEARTBEAT))
+            self.turn_until(lambda: bool(self.control.session_up), "the session")
+            return
         self.heard("account query")
         self.venue.say(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=next_user_ref)
         self.turn_until(lambda: bool(self.control.session_up), "the session")
@@ -337,6 +364,8 @@ class House:
     def reconnect(self, *, replay: bytes = b"", next_user_ref: int = 1) -> str:
         """A lost session is made again, with what the venue tells again. Returns the number of the packet that was asked for."""
         self.meet()
+        if self.protocol == "ouch42":
+            self.probe(int(self.session[EXPECTED]) + len(soup_lengths(replay)))
         asked: str = self.heard("login")["sequence"]
         self.venue.send(login_accepted(int(asked)) + replay)
         self.come_up(next_user_ref)
@@ -479,6 +508,15 @@ class House:
         return line["open_buy"], line["open_sell"]
 
 
+def soup_lengths(raw: bytes) -> list[int]:
+    """The lengths of the packets that stand one behind the other."""
+    found = []
+    while raw:
+        found.append(2 + int.from_bytes(raw[:2], "big"))
+        raw = raw[found[-1] :]
+    return found
+
+
 def login_accepted(sequence: int = 1, session: str = "S1") -> bytes:
     message = soupbintcp.LOGIN_ACCEPTED.encode(session=session.rjust(10), sequence=str(sequence).rjust(20))
     return packet(message[0], message[1:])
@@ -492,18 +530,24 @@ def compile_kernels() -> None:
     house.close()
 
 
-def build_houses() -> Iterator[Callable[..., House]]:
+def build_houses(protocol: str = "ouch50") -> Iterator[Callable[..., House]]:
     """A fixture in the making (`houses = pytest.fixture(build_houses)`): builds houses, and takes them down after the test."""
     compile_kernels()
     built: list[House] = []
 
     def build(**options: Any) -> House:
-        built.append(House(**options))
+        built.append(House(**{"protocol": protocol} | options))
         return built[-1]
 
     yield build
     for house in built:
         house.close()
+    SPOKEN["tongue"] = None
+
+
+def build_houses_of_both(request: pytest.FixtureRequest) -> Iterator[Callable[..., House]]:
+    """The same for `pytest.fixture(params=PROTOCOLS)`: the test is run with OUCH 5.0 and with 4.2."""
+    yield from build_houses(request.param)
 
 
 def build_house() -> Iterator[House]:

@@ -243,7 +243,7 @@ def test_the_kernel_encodes_a_new_order_as_the_table_does(
 def test_the_kernel_encodes_a_replace_as_the_table_does(
     wire: np.ndarray, target_id: int, order_id: int, qty: int, px: int, tif: int, strategy: int
 ) -> None:
-    encode.encode_replace(wire, encode.OUTBOX_AT, target_id, order_id, qty, px, tif, strategy)
+    encode.encode_replace(wire, encode.OUTBOX_AT, target_id, 5, order_id, qty, px, tif, strategy)
     expected = ouch.REPLACE_ORDER.encode(
         orig_user_ref=target_id,
         user_ref=order_id,
@@ -259,7 +259,7 @@ def test_the_kernel_encodes_a_replace_as_the_table_does(
 @given(order_id=u32, qty=st.integers(0, ouch.QUANTITY_MAX))
 @settings(max_examples=200, deadline=None)
 def test_the_kernel_encodes_a_cancel_as_the_table_does(wire: np.ndarray, order_id: int, qty: int) -> None:
-    encode.encode_cancel(wire, encode.OUTBOX_AT, order_id, qty)
+    encode.encode_cancel(wire, encode.OUTBOX_AT, order_id, 5, qty)
     expected = ouch.CANCEL_ORDER.encode(user_ref=order_id, quantity=qty)
     assert bytes(wire[encode.OUTBOX_AT :][: encode.CANCEL_BYTES]) == framed(expected)
 

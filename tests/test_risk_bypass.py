@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.gateway.ouch import v42
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot import encode
 from engine.gateway.stage import packet, templates
@@ -66,7 +67,7 @@ def test_only_the_session_writes_to_a_socket() -> None:
         f"{VENUE}/life.py:leave_probe",
         f"{VENUE}/session.py:keep_alive",
         f"{RECONCILE}:reconcile",
-        f"{RECONCILE}:decide_fate",
+        f"{RECONCILE}:cancel_whole",
         "engine/gateway/stage.py:begin_anew",
         "engine/gateway/stage.py:close",
         "engine/risk/rules.py:write",
@@ -96,20 +97,33 @@ def test_the_sweep_sends_nothing_but_cancels() -> None:
     sends = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func) == "send"]
     assert [ast.unparse(call.args[3]) for call in sends] == ["SWEEP_AT"]
     # All that is there are cancels of the whole order, of which the sweep writes nothing but the order's number.
-    puts = [call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("put_", "encode"))]
-    assert [ast.unparse(call.args[1]) for call in puts] == ["SWEEP_AT + size + CANCEL_REF"]
+    puts = [
+        call for call in ast.walk(sweep) if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("put_", "encode", "name_"))
+    ]
+    assert [(ast.unparse(call.func), ast.unparse(call.args[1])) for call in puts] == [("name_cancel", "SWEEP_AT + size")]
+    (name,) = (function for function in functions(ROOT / VENUE / "encode.py") if function.name == "name_cancel")
+    puts = [call for call in ast.walk(name) if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("put_", "encode"))]
+    assert sorted((ast.unparse(call.func), ast.unparse(call.args[1])) for call in puts) == [
+        ("put_token", "at + CANCEL_42_TOKEN"),
+        ("put_u32", "at + CANCEL_REF"),
+    ]
     assert not [
         node for node in ast.walk(sweep) if isinstance(node, ast.Subscript) and ast.unparse(node).startswith(("wire[", "gateway.wire["))
     ]
-    region = bytes(templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1)[encode.SWEEP_AT :])
-    assert region == packet(UNSEQUENCED, ouch.CANCEL_ORDER.encode(user_ref=0, quantity=0)) * encode.SWEEP_CANCELS_MAX
+    for protocol, cancel in (
+        ("ouch50", ouch.CANCEL_ORDER.encode(user_ref=0, quantity=0)),
+        ("ouch42", v42.CANCEL_ORDER.encode(token="0000000000DESK", quantity=0)),
+    ):
+        region = bytes(templates(Credentials.of("USER", "PASSWORD"), "SESSION", 1, "DESK", protocol)[encode.SWEEP_AT :])
+        cancels = packet(UNSEQUENCED, cancel) * encode.SWEEP_CANCELS_MAX
+        assert region == cancels.ljust(len(region), b"\0")
 
 
 @pytest.mark.statement(13)
 @pytest.mark.parametrize(
     ("path", "name", "sent"),
     [
-        (RECONCILE, "decide_fate", ["OUTBOX_AT"]),
+        (RECONCILE, "cancel_whole", ["OUTBOX_AT"]),
         (RECONCILE, "reconcile", ["QUERY_AT"]),
         (f"{VENUE}/session.py", "keep_alive", ["HEARTBEAT_AT"]),
         (f"{VENUE}/life.py", "begin", ["LOGIN_AT"]),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.gateway.hot.state import (
+    ANY_PX,
     CONNECT_NS,
     CONNECTED,
     CONNECTION,
@@ -29,8 +30,13 @@ from engine.gateway.hot.state import (
     NEXT_REF,
     NOTHING,
     ORDER_ENTRY,
+    OUCH_42,
+    OUCH_50,
     PROBING,
+    PROTOCOL,
+    PX_LAST,
     RANDOM,
+    REF_LAST,
     RETRY_NS,
     RETRY_NS_MAX,
     SESSION_WORDS,
@@ -39,10 +45,12 @@ from engine.gateway.hot.state import (
     STATE,
     SWEEP_NEXT,
     TRIES_MAX,
+    USER_REF_MAX,
     WANTED,
     Gateway,
 )
-from engine.gateway.ouch.hot import encode, life
+from engine.gateway.ouch import v42
+from engine.gateway.ouch.hot import encode, life, translate
 from engine.gateway.ouch.v50 import ACCOUNT_QUERY, CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.gateway.waiting import make_pace, make_queue
 from engine.layout import ORDER, REPORT, TIF_DAY
@@ -56,6 +64,7 @@ from shm.ring import Ring, round_up_capacity
 from shm.table import Board, Table
 
 READER = "gateway"
+PROTOCOLS = {"ouch50": OUCH_50, "ouch42": OUCH_42}
 CONNECT_PATIENCE_S = 5.0
 INBOUND_BYTES = 1 << 16
 NAMED_SYMBOLS = 1 << 10
@@ -77,8 +86,9 @@ REASONS = {
     life.NOT_CONNECTED: f"no connection to gateway.address could be made again; {AGAIN}; {FATE_UNKNOWN}",
     life.REPORTS_LOST: "the venue does not have all reports of today any more: positions and open orders cannot be reconciled with it",
     life.NOT_RECONCILED: (
-        "the session was accepted and could not be reconciled within gateway.silence_ms: the venue did not answer the account query, did "
-        "not cancel an order of an earlier life of this gateway, or told of one for a symbol that the feed has not named; "
+        "the session was accepted and could not be reconciled within gateway.silence_ms: the venue did not answer the account query (in "
+        "OUCH 4.2: never fell silent), did not cancel an order of an earlier life of this gateway, or told of one for a symbol that the "
+        "feed has not named; "
         f"{AGAIN}; {FATE_UNKNOWN}"
     ),
     life.ORDERS_EXHAUSTED: "an order of an earlier life of this gateway has no place in the order table; raise gateway.orders_max",
@@ -112,6 +122,7 @@ class GatewayStage:
         session: str = "",
         sequence: int = 1,
         trader: str = "TICKPATH",
+        protocol: str = "ouch50",
         orders_max: int = 1 << 16,
         executions_max: int = 1 << 20,
         pace_per_s: int = 0,
@@ -133,7 +144,8 @@ class GatewayStage:
         symbols       what may be traded; an order for another is refused, as is any until the feed has named its instrument
         session       the session to log into, empty for the current one
         sequence      the first of its sequenced packets that is wanted; 0: none of the past
-        trader        who answers for the orders, up to 10 characters: told to the venue with each, beside its strategy
+        trader        who answers for the orders: told to the venue with each, beside its strategy; up to 10 characters, in 4.2 up to 4
+        protocol      "ouch50" or "ouch42"
         midnight_ns   the venue's midnight in nanoseconds since the epoch: its times count from there
         orders_max    orders that may be open or under way at once, counted from the oldest open one; rounded up to a power of two
         executions_max  places for unique executions; with three quarters of them taken new orders are refused
@@ -165,7 +177,9 @@ class GatewayStage:
             facts=facts,
             orders_max=round_up_capacity(orders_max),
         )
-        wire = templates(credentials, session, sequence, trader)
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol={protocol!r}: expected one of {sorted(PROTOCOLS)}")
+        wire = templates(credentials, session, sequence, trader, protocol)
         self.silence_ms = silence_ms
         self.connector = connector or (lambda: open_connection(host, port, silence_ms))
         self.socket = None if connector else connect(host, port, silence_ms)
@@ -184,6 +198,8 @@ class GatewayStage:
         words[MIDNIGHT_NS] = midnight_ns
         words[SWEEP_NEXT] = 1
         words[NEXT_REF] = 1
+        words[PROTOCOL] = PROTOCOLS[protocol]
+        words[REF_LAST], words[PX_LAST] = (translate.NUMBER_MAX, v42.PX_MAX) if protocol == "ouch42" else (USER_REF_MAX, ANY_PX)
         begin_anew(positions, stats, facts, control)
         self.roles = (orders.consumer(READER, ORDER), reports.producer(REPORT))
         self.state = Gateway(
@@ -309,20 +325,13 @@ def packet(kind: int, payload: bytes = b"") -> bytes:
     return (1 + len(payload)).to_bytes(LENGTH_BYTES, "big") + bytes([kind]) + payload
 
 
-def templates(credentials: Credentials, session: str, sequence: int, trader: str = "TICKPATH") -> np.ndarray:
+def templates(credentials: Credentials, session: str, sequence: int, trader: str = "TICKPATH", protocol: str = "ouch50") -> np.ndarray:
     """Every packet that the gateway sends, at its place in `wire` (hot/encode.py). An order fills in only what is its own.
 
     ValueError names a login field, or a trader, that does not fit. Orders are displayed, for our own account (capacity P), not swept, not
     for a cross.
     """
-    if not 1 <= len(trader) <= encode.TRADER_MAX:
-        raise ValueError(f"trader={trader!r}: expected 1 to {encode.TRADER_MAX} characters")
-    client_id = f"{trader:<{encode.TRADER_MAX}}/S00"
-    common: dict[str, Any] = {"display": "Y", "sweep": "N", "client_id": client_id, "appendage_length": 0}
-    day = chr(encode.venue_tif(TIF_DAY))
-    enter = ENTER_ORDER.encode(user_ref=0, side="B", quantity=0, symbol="", px=0, tif=day, capacity="P", cross="N", **common)
-    replace = REPLACE_ORDER.encode(orig_user_ref=0, user_ref=0, quantity=0, px=0, tif=day, **common)
-    cancel = CANCEL_ORDER.encode(user_ref=0, quantity=0)
+    enter, replace, cancel = _orders_42(trader) if protocol == "ouch42" else _orders_50(trader)
     login = LOGIN_REQUEST.encode(username="", password="", session=session.rjust(10), sequence=str(sequence).rjust(20))
     # The login stays in it, to log in again: no core file has it.
     wire = undumped(encode.WIRE_BYTES)
@@ -339,6 +348,31 @@ def templates(credentials: Credentials, session: str, sequence: int, trader: str
         wire[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
     credentials.put(wire, encode.LOGIN_AT + LOGIN_PAIR_AT)
     return wire
+
+
+def _orders_50(trader: str) -> tuple[bytes, bytes, bytes]:
+    """A new order, a replace and a cancel of OUCH 5.0."""
+    if not 1 <= len(trader) <= encode.TRADER_MAX:
+        raise ValueError(f"trader={trader!r}: expected 1 to {encode.TRADER_MAX} characters")
+    client_id = f"{trader:<{encode.TRADER_MAX}}/S00"
+    common: dict[str, Any] = {"display": "Y", "sweep": "N", "client_id": client_id, "appendage_length": 0}
+    day = chr(encode.venue_tif(TIF_DAY))
+    enter = ENTER_ORDER.encode(user_ref=0, side="B", quantity=0, symbol="", px=0, tif=day, capacity="P", cross="N", **common)
+    replace = REPLACE_ORDER.encode(orig_user_ref=0, user_ref=0, quantity=0, px=0, tif=day, **common)
+    return enter, replace, CANCEL_ORDER.encode(user_ref=0, quantity=0)
+
+
+def _orders_42(trader: str) -> tuple[bytes, bytes, bytes]:
+    """The same of OUCH 4.2, where trader and strategy stand in the order's token (hot/translate.py)."""
+    if not 1 <= len(trader) <= translate.TRADER_BYTES:
+        raise ValueError(
+            f"trader={trader!r}: expected 1 to {translate.TRADER_BYTES} characters with protocol=ouch42: each order's token has to hold it"
+        )
+    token = "0" * translate.TRADER_AT + trader
+    common: dict[str, Any] = {"quantity": 0, "px": 0, "tif": v42.TIF_MARKET_HOURS, "display": "Y", "sweep": "N", "quantity_min": 0}
+    enter = v42.ENTER_ORDER.encode(token=token, side="B", symbol="", firm="", capacity="P", cross="N", customer="", **common)
+    replace = v42.REPLACE_ORDER.encode(orig_token=token, token=token, **common)
+    return enter, replace, v42.CANCEL_ORDER.encode(token=token, quantity=0)
 
 
 def line_aligned(count: int, dtype: np.dtype) -> np.recarray:

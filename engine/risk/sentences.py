@@ -55,6 +55,7 @@ from engine.risk.hot.reasons import (
     REASON_UNKNOWN_INSTRUMENT,
     REASON_UNKNOWN_ORDER,
     REASON_UNKNOWN_STRATEGY,
+    REASON_VENUE_PRICE,
     REASON_VENUE_QUANTITY,
     REASON_WITHDRAWN,
 )
@@ -76,6 +77,7 @@ SENTENCES = {
     REASON_UNKNOWN_INSTRUMENT: "its instrument is not among the symbols that may be traded, or the feed has not named it yet",
     REASON_QUANTITY: "its quantity is not above 0 or above order_qty_max; of a cancel: it leaves no less than what is open",
     REASON_VENUE_QUANTITY: "its quantity, with what its chain of replacements executed, is more than the venue can be told",
+    REASON_VENUE_PRICE: "its price is more than the venue can be told (gateway.protocol=ouch42: 429,496.7295 dollars)",
     REASON_PRICE: "its price is not above 0 or not a price",
     REASON_NOTIONAL: "its quantity times its price is above order_notional_max",
     REASON_NO_REFERENCE: "there is no quote with a bid and an offer to hold its price against",

@@ -29,9 +29,9 @@ from engine.gateway.hot.state import (
     PENDING_NEW,
     PENDING_REPLACE,
     PRESUMED_DEAD,
+    REF_LAST,
     REJECTED,
     UNKNOWN,
-    USER_REF_MAX,
 )
 from engine.layout import BUY
 from engine.risk.hot.own import link, unlink
@@ -131,7 +131,7 @@ def standing_of_new(gateway, order_id):
     if id_place(gateway.ids, np.int64(order_id), np.int64(0)) == NOT_FOUND or gateway.stats[0].open_orders >= table.shape[0]:
         return REASON_ORDER_TABLE_FULL
     for _ in range(SKIP_MAX):
-        if session[NEXT_REF] > USER_REF_MAX:
+        if session[NEXT_REF] > session[REF_LAST]:
             return REASON_REFS_EXHAUSTED
         if not is_open(table[session[NEXT_REF] & (table.shape[0] - 1)]):
             return PASSED

@@ -40,7 +40,7 @@ SWEPT_TSC = 27  # when the last of its cancels was written
 SCOPED_SEEN = 28
 UP_SEEN = 29
 ARRIVING = 30  # the number of the next sequenced packet to come on this connection
-PROTOCOL = 31  # what is spoken within the session
+PROTOCOL = 31  # what is spoken within the session: OUCH_50 or OUCH_42
 PROBING = 32  # 1: the login under way only asks for HEAD
 NAMED = 33  # 1: the login names the venue's session, which must be the same from then on
 WANTED = 34  # what the kernel asks of the stage's attend, or hears from it
@@ -60,7 +60,12 @@ RETRY_NS = 47  # the wait before the first try, doubled with each
 RETRY_NS_MAX = 48
 TRIES_MAX = 49
 OUTBOX_READY = 50  # orders that were in the outbox when it was last sent
-SESSION_WORDS = 51
+REF_LAST = 51  # the highest user_ref, and the highest price, that the venue can be told
+PX_LAST = 52
+ASKED = 53  # 4.2: orders of which the venue did not speak, and of which a cancel was sent on this connection
+ASKED_BEFORE = 54  # 4.2: orders from this user_ref on were sent after those cancels
+ANSWERED = 55  # 4.2: the venue has answered one of them, so it has read those cancels
+SESSION_WORDS = 56
 
 # Values of STATE.
 #
@@ -79,13 +84,18 @@ REPLAYING = 0  # the venue tells again what we missed, until its answer to the a
 JUDGING = 1  # each order is looked at: what the venue never heard of is told to its strategy
 CLEARING = 2  # orders of an earlier life are being cancelled
 
+# Values of PROTOCOL.
+OUCH_50 = 0
+OUCH_42 = 1
+
 # Values of WANTED.
 NOTHING = 0
 CONNECTION = 1  # the kernel asks for one
 FAILED = 2  # it could not be made
 
-# The highest user_ref that fits the wire.
+# The highest user_ref that fits the wire of OUCH 5.0, and a price above all that the gate lets pass.
 USER_REF_MAX = 0xFFFFFFFF
+ANY_PX = 1 << 62
 
 # States of an order, typed: numba would compile a kernel anew for each literal. FREE places and those of ended orders (`state >= ENDED`)
 # may be taken by a new one.
@@ -121,6 +131,7 @@ CANCEL_SENT = 4  # a cancel of all of it has been sent
 REPORTED = 8  # its first report has been timed
 PRESUMED_DEAD = 16  # a replacement that died with its order: the venue may say so too, or be silent
 ADOPTED = 32  # of an earlier life of this gateway: no strategy knows it
+QUESTIONED = 64  # 4.2: the venue did not speak of it, and a cancel of it was sent on this connection
 
 # States of an execution.
 COUNTED = 1

@@ -9,6 +9,7 @@ Orders come first: a turn ends with the socket.
 from numba import njit
 
 from engine.gateway.hot.state import (
+    ANSWERED,
     CONNECTED,
     DOWN,
     DRAINED,
@@ -29,7 +30,7 @@ from engine.gateway.hot.sweep import sweep, tell_drained, tell_swept, watch_for_
 from engine.gateway.hot.take import take_orders
 from engine.gateway.hot.unsent import may_send_pending
 from engine.gateway.ouch.hot.life import SESSION_ENDED, begin, stay_down
-from engine.gateway.ouch.hot.reconcile import reconcile
+from engine.gateway.ouch.hot.reconcile import reconcile, settle_questioned
 from engine.gateway.ouch.hot.send import send_pending
 from engine.gateway.ouch.hot.session import NOT_WHOLE, keep_alive, packet_bytes, read_packets, receive
 from engine.messages.hot.stamp import now_tsc
@@ -50,6 +51,8 @@ def step(gateway, clock):
     done = 0
     if session[STATE] != UP:
         done = get_up(gateway, clock, tsc)
+    elif session[ANSWERED] != 0:
+        done = settle_questioned(gateway, clock, tsc)
     if session[PENDING_BYTES] != 0 and may_send_pending(gateway, clock, tsc) != 0:
         done += 1 if send_pending(session, gateway.wire, gateway.stats, tsc) != 0 else 0
     watch_for_sweep(gateway)

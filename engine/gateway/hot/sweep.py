@@ -30,14 +30,13 @@ from engine.gateway.hot.state import (
     UP,
     UP_SEEN,
 )
-from engine.gateway.ouch.hot.encode import CANCEL_BYTES, CANCEL_REF, SWEEP_AT, SWEEP_CANCELS_MAX
+from engine.gateway.ouch.hot.encode import SWEEP_AT, SWEEP_CANCELS_MAX, name_cancel
 from engine.gateway.ouch.hot.session import send
 from engine.layout import CONTROL, PHASE_DRAINING
 from engine.messages.hot.stamp import now_tsc, wall_ns
 from engine.risk.hot.flow import count_cancels
 from engine.risk.hot.scopes import covered
 from engine.risk.hot.state import KILL, PHASE, SCOPED
-from engine.wire.hot.bytes import put_u32
 from shm.atomics import fence_release, load_acquire, store_release
 
 # Half a table of the usual size, some hundred microseconds: a turn stays short where nothing is open any more.
@@ -87,23 +86,23 @@ def sweep(gateway, clock, tsc):
     session, table, wire = gateway.session, gateway.table, gateway.wire
     if session[STATE] != UP or session[PENDING_BYTES] != 0:
         return 0
-    size = 0
+    size = np.int64(0)
+    cancelled = 0
     for _ in range(SWEEP_PLACES_PER_STEP):
-        if session[SWEEP_NEXT] > session[SWEEP_END] or size == SWEEP_CANCELS_MAX * CANCEL_BYTES:
+        if session[SWEEP_NEXT] > session[SWEEP_END] or cancelled == SWEEP_CANCELS_MAX:
             break
         entry = table[session[SWEEP_END] & (table.shape[0] - 1)]
         session[SWEEP_END] -= 1
         if is_open(entry) and entry.marks & CANCEL_SENT == 0 and is_swept(gateway, entry) != 0:
             entry.marks |= CANCEL_PENDING | CANCEL_SENT
             settle(gateway.stats, entry)
-            put_u32(wire, SWEEP_AT + size + CANCEL_REF, np.int64(entry.user_ref))
-            size += CANCEL_BYTES
+            size += name_cancel(wire, SWEEP_AT + size, np.int64(entry.user_ref), np.int64(entry.strategy))
+            cancelled += 1
     if size == 0:
         return 0
     send(session, wire, gateway.stats, SWEEP_AT, size, tsc)
     # What is pending is written when it is no more: tell_swept sees to that.
     session[SWEPT_TSC] = now_tsc(clock) if session[PENDING_BYTES] == 0 else 0
-    cancelled = size // CANCEL_BYTES
     spend(gateway.pace, cancelled)
     count_cancels(gateway.risk, cancelled, wall_ns(clock, tsc))
     session[SWEEP_CANCELS] += cancelled

@@ -27,13 +27,10 @@ from engine.gateway.hot.orders import (
 from engine.gateway.hot.pacing import PACE_PER_S, fill_pace, has_token, spend
 from engine.gateway.hot.queue import NOWHERE, WAITING, leave, most_urgent
 from engine.gateway.hot.reports import refuse
-from engine.gateway.hot.state import CANCEL_PENDING, CANCEL_SENT, EXECUTIONS, LAST_ID, OUTBOX_READY, OWED, PENDING_BYTES
+from engine.gateway.hot.state import CANCEL_PENDING, CANCEL_SENT, EXECUTIONS, LAST_ID, OUTBOX_READY, OWED, PENDING_BYTES, PX_LAST
 from engine.gateway.ouch.hot.encode import (
-    CANCEL_BYTES,
-    ENTER_BYTES,
     OUTBOX_AT,
     OUTBOX_ORDERS,
-    REPLACE_BYTES,
     encode_cancel,
     encode_enter,
     encode_replace,
@@ -44,7 +41,14 @@ from engine.messages.hot.stamp import now_tsc, published_at, wall_ns
 from engine.risk.hot.flow import expect_order
 from engine.risk.hot.gate import check
 from engine.risk.hot.own import link
-from engine.risk.hot.reasons import PASSED, REASON_DUPLICATE_ID, REASON_EXECUTIONS_FULL, REASON_UNKNOWN_ORDER, REASON_WITHDRAWN
+from engine.risk.hot.reasons import (
+    PASSED,
+    REASON_DUPLICATE_ID,
+    REASON_EXECUTIONS_FULL,
+    REASON_UNKNOWN_ORDER,
+    REASON_VENUE_PRICE,
+    REASON_WITHDRAWN,
+)
 from shm.atomics import prefetch_write
 from shm.hot import EMPTY, advance, has_room, poll, record, record_times, release
 
@@ -183,6 +187,8 @@ def standing_of(gateway, order, waited):
     standing = standing_of_new(gateway, order.order_id)
     if not waited and order.order_id <= session[LAST_ID]:
         standing = REASON_DUPLICATE_ID
+    if standing == PASSED and order.px > session[PX_LAST]:
+        standing = REASON_VENUE_PRICE
     if standing == PASSED and session[EXECUTIONS] >= gateway.executions.shape[0] // 4 * 3:
         standing = REASON_EXECUTIONS_FULL
     if order.kind == MSG_REPLACE:
@@ -204,8 +210,8 @@ def encode(gateway, order, target, counted_qty, executed_qty, at):
         if order.qty == 0:
             entry.marks |= CANCEL_SENT
         settle(gateway.stats, entry)
-        encode_cancel(wire, at, np.int64(entry.user_ref), order.qty + executed_qty if order.qty != 0 else 0)
-        return np.int64(CANCEL_BYTES), np.int64(NOT_FOUND)
+        total_qty = order.qty + executed_qty if order.qty != 0 else 0
+        return encode_cancel(wire, at, np.int64(entry.user_ref), np.int64(entry.strategy), total_qty), np.int64(NOT_FOUND)
     index = enter(gateway, order, order.qty, executed_qty)
     user_ref = np.int64(table[index].user_ref)
     ahead = (user_ref + PLACES_AHEAD) & (table.shape[0] - 1)
@@ -217,11 +223,10 @@ def encode(gateway, order, target, counted_qty, executed_qty, at):
     strategy = np.int64(order.strategy)
     if order.kind == MSG_NEW:
         symbol = gateway.risk.known[order.instrument].symbol
-        encode_enter(wire, at, user_ref, order.side, order.qty, symbol, order.px, order.tif, strategy)
-        return np.int64(ENTER_BYTES), index
-    target_ref = np.int64(table[target].user_ref)
+        return encode_enter(wire, at, user_ref, order.side, order.qty, symbol, order.px, order.tif, strategy), index
+    target_ref, target_strategy = np.int64(table[target].user_ref), np.int64(table[target].strategy)
     table[index].replaces = target_ref
     table[target].replaced_by = user_ref
     settle(gateway.stats, table[target])
-    encode_replace(wire, at, target_ref, user_ref, order.qty + executed_qty, order.px, order.tif, strategy)
-    return np.int64(REPLACE_BYTES), index
+    total_qty = order.qty + executed_qty
+    return encode_replace(wire, at, target_ref, target_strategy, user_ref, total_qty, order.px, order.tif, strategy), index

@@ -2,13 +2,11 @@
 
 Source: NASDAQ's "O*U*C*H Version 4.2" (OUCH4.2.pdf, July 2019), sections 4 (inbound) and 5 (outbound), field by field as the Open Markets
 Initiative's machine-readable definition of it has them. Prices are u32 with four decimals, times nanoseconds since midnight. An order is
-named by a token of 14 characters, unique for the day: ours is the user_ref of OUCH 5.0 as decimal text. What is "time in force" there is
-here a number of seconds, with special values. A replace and a cancel count quantities as in 5.0.
+named by a token of 14 characters, unique for the day: ours has the user_ref of OUCH 5.0 in it (hot/translate.py). What is "time in force"
+there is here a number of seconds, with special values. A replace and a cancel count quantities as in 5.0.
 """
 
 from engine.wire.table import Message, by_code, number, text
-
-TOKEN_BYTES = 14
 
 ENTER_ORDER = Message(
     "enter order", "O",
@@ -62,6 +60,13 @@ OUTBOUND = (
 INBOUND_BY_CODE = by_code(INBOUND)
 OUTBOUND_BY_CODE = by_code(OUTBOUND)
 
+# Messages of kinds of orders that tickpath does not send, by their codes: executed at a reference price, a trade corrected.
+EXECUTED_AT_REFERENCE = ord("G")
+TRADE_CORRECTED = ord("F")
+
 # Time in force, in seconds: at once or not at all, and until the market closes.
 TIF_IOC = 0
 TIF_MARKET_HOURS = 99_998
+
+# The highest price that four bytes hold.
+PX_MAX = (1 << 32) - 1

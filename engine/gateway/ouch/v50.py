@@ -89,6 +89,8 @@ QUANTITY_MAX = 999_999
 
 TIF_DAY = ord("0")
 TIF_IOC = ord("3")
+# Good until a time: what 4.2 gives as a number of seconds.
+TIF_OTHER = ord("6")
 STATE_LIVE = ord("L")
 STATE_DEAD = ord("D")
 LIQUIDITY_ADDED = ord("A")

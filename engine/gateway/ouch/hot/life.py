@@ -8,7 +8,7 @@ Everything that was open when the session was lost is of unknown fate and goes o
 the first packet that was not applied, so the venue tells again what we missed (reconcile.py). The first login of a process asks for the
 whole day. What was asked before this login stands in the sequence with the answers, so where there may be one that was not read yet (at
 the start, and after a reconciliation that was cut short) one more login comes first, which asks only how far the sequence has come
-(HEAD): an answer below that is not for us.
+(HEAD): an answer below that is not for us. OUCH 4.2 has no such question, so there each login is preceded by one that asks for HEAD.
 """
 
 import numpy as np
@@ -16,6 +16,8 @@ from numba import njit
 
 from engine.gateway.hot.orders import is_open, move_to
 from engine.gateway.hot.state import (
+    ANSWERED,
+    ASKED,
     BROKEN_PIPE,
     CONNECT_BY_TSC,
     CONNECT_NS,
@@ -32,11 +34,13 @@ from engine.gateway.hot.state import (
     LOGIN_SENT,
     LOOK_NEXT,
     NOTHING,
+    OUCH_42,
     OVER,
     OWED,
     PENDING_BYTES,
     PROBING,
     PROGRESS_TSC,
+    PROTOCOL,
     RANDOM,
     RECONCILE,
     RECONCILING,
@@ -96,9 +100,12 @@ def end(gateway, clock, ending):
             stats[0].malformed += 1
         if ending != SESSION_ENDED:
             stats[0].sessions_lost += 1
-    if session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING:
-        # The answer to our query may stand in the sequence, and would end the next reconciliation before its time.
+    if session[PROTOCOL] == OUCH_42 or (session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING):
+        # The answer to our query may stand in the sequence, and would end the next reconciliation before its time. With no query there is
+        # nothing but HEAD to tell how much is to come.
         session[PROBING] = 1
+    session[ASKED] = 0
+    session[ANSWERED] = 0
     session[ENDING] = ending
     forget_connection(session)
     session[LOOK_NEXT] = 0

@@ -8,6 +8,20 @@
 
 An order below the next user_ref of which the venue said nothing stays of unknown fate and goes on counting (stats.unknown_orders): nothing
 is guessed, and nothing is sent again.
+
+OUCH 4.2 has no account query. There REPLAYING ends with the first heartbeat of the venue after the sequence has come to HEAD, which a login
+before this one asked for (life.py). An order of which nothing was said until then stays UNKNOWN and counts. It is cancelled all the same,
+and orders may be sent: the venue ignores a cancel of a token that it does not know. The order is settled (it never arrived) when the venue
+answers something that was sent after all those cancels on the same connection; until then, and at the end of a run in which nothing more is
+sent, it is reported as one of unknown fate. The next user_ref is the one behind the highest that the venue told.
+
+    proven     nothing that the venue had in its sequence when HEAD was asked for is missed: HEAD is reached. What was sent after the
+               cancels and is answered was read after them: TCP and the venue's sequence keep the order. So an order that the venue read
+               before those cancels has been spoken of by then.
+    assumed    a venue does nothing with bytes of an earlier connection once it has let us in on a later one: without an account query
+               nothing rules out that it does. Should it accept an order that was settled, that lives and counts again (told.py); should it
+               be one of an earlier life of this process, its token may be used a second time, which the venue ignores.
+               A heartbeat says that nothing waits: the venue sends none while it has something else to send.
 """
 
 import numpy as np
@@ -19,6 +33,9 @@ from engine.gateway.hot.state import (
     ACKNOWLEDGED,
     ADOPTED,
     ADOPTED_OPEN,
+    ANSWERED,
+    ASKED,
+    ASKED_BEFORE,
     CANCEL_PENDING,
     CANCEL_SENT,
     CHAIN_MAX,
@@ -26,18 +43,23 @@ from engine.gateway.hot.state import (
     FAILURES,
     JUDGING,
     LOOK_NEXT,
+    NEXT_REF,
     NEXT_TOLD,
+    OUCH_42,
     OWED,
     PENDING_BYTES,
+    PRESUMED_DEAD,
     PROGRESS_TSC,
+    PROTOCOL,
     QUERY_DUE,
+    QUESTIONED,
     RECONCILE,
     REJECTED,
     SILENCE_MAX_NS,
     STATE,
     UP,
 )
-from engine.gateway.ouch.hot.encode import CANCEL_BYTES, OUTBOX_AT, QUERY_AT, QUERY_BYTES, encode_cancel
+from engine.gateway.ouch.hot.encode import OUTBOX_AT, QUERY_AT, QUERY_BYTES, encode_cancel
 from engine.gateway.ouch.hot.life import NOT_RECONCILED, PLACES_PER_STEP, end
 from engine.gateway.ouch.hot.send import send
 from engine.gateway.ouch.hot.venue import settle_chain
@@ -77,6 +99,7 @@ def go_live(gateway):
     session = gateway.session
     session[STATE] = UP
     session[FAILURES] = 0
+    session[ASKED_BEFORE] = session[NEXT_REF]
     gateway.stats[0].reconciliations += 1
     store_release(gateway.control, SESSION_UP, 1)
 
@@ -123,20 +146,64 @@ def decide_fate(gateway, clock, tsc, index):
     session, table, stats = gateway.session, gateway.table, gateway.stats
     entry = table[index]
     if entry.marks & ACKNOWLEDGED == 0 and entry.user_ref >= session[NEXT_TOLD]:
-        head = head_of(table, index)
-        before = chain_open(table, head)
-        entry.open = 0
-        stats[0].never_arrived += 1
-        change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, REJECTED) - before)
-        refuse_by_venue(gateway.reports, stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_NEVER_ARRIVED, 0)
+        give_up(gateway, clock, tsc, index)
+        return
+    if entry.marks & ACKNOWLEDGED == 0 and session[PROTOCOL] == OUCH_42:
+        entry.marks |= QUESTIONED
+        session[ASKED] += 1
+        cancel_whole(gateway, tsc, index)
         return
     if entry.marks & CANCEL_PENDING != 0:
         entry.marks &= ~(CANCEL_PENDING | CANCEL_SENT) & 0xFF
         refuse_by_venue(gateway.reports, stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_NEVER_ARRIVED, entry.open)
     settle(stats, entry)
     if entry.marks & ADOPTED != 0:
-        entry.marks |= CANCEL_PENDING | CANCEL_SENT
-        settle(stats, entry)
-        encode_cancel(gateway.wire, OUTBOX_AT, np.int64(entry.user_ref), 0)
-        send(session, gateway.wire, stats, OUTBOX_AT, CANCEL_BYTES, tsc)
-        stats[0].sent += 1
+        cancel_whole(gateway, tsc, index)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def give_up(gateway, clock, tsc, index):
+    """An order that never arrived: it counts no more, and its strategy is told."""
+    session, table, stats = gateway.session, gateway.table, gateway.stats
+    entry = table[index]
+    head = head_of(table, index)
+    before = chain_open(table, head)
+    entry.open = 0
+    stats[0].never_arrived += 1
+    change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, REJECTED) - before)
+    if session[PROTOCOL] == OUCH_42:
+        entry.marks |= PRESUMED_DEAD
+    refuse_by_venue(gateway.reports, stats, clock, tsc, wall_ns(clock, tsc), entry, REASON_NEVER_ARRIVED, 0)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def cancel_whole(gateway, tsc, index):
+    """Send a cancel of what is open of an order. Only with nothing pending."""
+    entry, wire, stats = gateway.table[index], gateway.wire, gateway.stats
+    entry.marks |= CANCEL_PENDING | CANCEL_SENT
+    settle(stats, entry)
+    size = encode_cancel(wire, OUTBOX_AT, np.int64(entry.user_ref), np.int64(entry.strategy), 0)
+    send(gateway.session, wire, stats, OUTBOX_AT, size, tsc)
+    stats[0].sent += 1
+
+
+@njit(cache=True, _nrt=False)
+def settle_questioned(gateway, clock, tsc):
+    """The venue has answered what came after our cancels of orders that it never spoke of: those that it still has not spoken of never
+    arrived. Returns how many places were looked at."""
+    session, table = gateway.session, gateway.table
+    looked = 0
+    while looked < PLACES_PER_STEP and session[LOOK_NEXT] < table.shape[0]:
+        entry = table[session[LOOK_NEXT]]
+        if entry.marks & QUESTIONED != 0:
+            if session[OWED] != 0 or not has_room(gateway.reports, 1):
+                break
+            entry.marks &= ~QUESTIONED & 0xFF
+            if is_open(entry) and entry.marks & ACKNOWLEDGED == 0:
+                give_up(gateway, clock, tsc, session[LOOK_NEXT])
+        session[LOOK_NEXT] += 1
+        looked += 1
+    if session[LOOK_NEXT] == table.shape[0]:
+        session[ASKED] = 0
+        session[ANSWERED] = 0
+    return looked

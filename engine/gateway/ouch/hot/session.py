@@ -18,10 +18,13 @@ from engine.gateway.hot.state import (
     IN_END,
     LOGIN_SENT,
     NAMED,
+    OUCH_42,
+    OUCH_50,
     OWED,
     PENDING_BYTES,
     PROBING,
     PROGRESS_TSC,
+    PROTOCOL,
     QUERY_DUE,
     RECEIVED_TSC,
     RECONCILE,
@@ -50,6 +53,7 @@ from engine.gateway.ouch.hot.life import (
     number_at,
 )
 from engine.gateway.ouch.hot.send import send
+from engine.gateway.ouch.hot.told import SCRATCH_BYTES, apply_42, end_replay
 from engine.gateway.ouch.hot.venue import NOT_NAMED_YET, SET_FULL, TABLE_FULL, TOO_SHORT, apply, tell_owed
 from engine.messages.hot.stamp import now_tsc, ticks_of_ns
 from engine.risk.hot.rules import refresh
@@ -127,7 +131,7 @@ def receive(gateway, clock):
     """Read what the socket has behind what is there. Only while no whole packet waits. Returns the bytes read, or 0."""
     session, inbound = gateway.session, gateway.inbound
     make_space(session, inbound)
-    got = recv_bytes(session[FD], inbound, session[IN_END], inbound.shape[0] - session[IN_END])
+    got = recv_bytes(session[FD], inbound, session[IN_END], inbound.shape[0] - SCRATCH_BYTES - session[IN_END])
     if got > 0:
         session[IN_END] += got
         session[RECEIVED_TSC] = now_tsc(clock)
@@ -147,7 +151,7 @@ def make_space(session, inbound):
     if waiting == 0:
         session[IN_BEGIN] = 0
         session[IN_END] = 0
-    elif inbound.shape[0] - session[IN_BEGIN] < PACKET_BYTES_MAX:
+    elif inbound.shape[0] - SCRATCH_BYTES - session[IN_BEGIN] < PACKET_BYTES_MAX:
         for byte in range(waiting):
             inbound[byte] = inbound[session[IN_BEGIN] + byte]
         session[IN_BEGIN] = 0
@@ -191,6 +195,8 @@ def take_packet(gateway, clock, at, size):
         return take_sequenced(gateway, clock, at, size)
     if kind == SERVER_HEARTBEAT:
         stats[0].heartbeats_received += 1
+        if session[PROTOCOL] == OUCH_42:
+            end_replay(session)
         return TAKEN
     if kind == END_OF_SESSION:
         return SESSION_ENDED
@@ -204,6 +210,13 @@ def take_packet(gateway, clock, at, size):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def take_message(gateway, clock, at, length):
+    if gateway.session[PROTOCOL] == OUCH_42:
+        return apply_42(gateway, clock, at, length)
+    return apply(gateway, clock, at, length)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def take_sequenced(gateway, clock, at, size):
     """The next packet of the venue's sequence. One that was applied before, on an earlier connection, is passed over."""
     session = gateway.session
@@ -211,7 +224,7 @@ def take_sequenced(gateway, clock, at, size):
         gateway.stats[0].duplicates += 1
         session[ARRIVING] += 1
         return TAKEN
-    outcome = apply(gateway, clock, at + PAYLOAD_AT, size - PAYLOAD_AT) if size > PAYLOAD_AT else TOO_SHORT
+    outcome = take_message(gateway, clock, at + PAYLOAD_AT, size - PAYLOAD_AT) if size > PAYLOAD_AT else TOO_SHORT
     if outcome == NOT_NAMED_YET:
         return NOT_YET
     if outcome == TOO_SHORT:
@@ -252,7 +265,7 @@ def open_session(gateway, clock, at):
     session[ARRIVING] = sequence
     session[STATE] = RECONCILING
     session[RECONCILE] = REPLAYING
-    session[QUERY_DUE] = 1
+    session[QUERY_DUE] = 1 if session[PROTOCOL] == OUCH_50 else 0
     session[PROGRESS_TSC] = session[RECEIVED_TSC]
     stats[0].logins += 1
     return TAKEN
