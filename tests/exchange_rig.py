@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.exchange.books import user_ref_of
 from engine.exchange.hot.state import FILE_FD
 from engine.exchange.hot.step import step
 from engine.exchange.stage import ExchangeStage
@@ -22,6 +23,7 @@ from engine.messages.hot.stamp import NOW
 from engine.runtime.clock import simulated_clock
 from engine.wire import soupbintcp
 from shm.table import Board, Table
+from tests.ouch42_tongue import Tongue
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 AAPL = DATA / "itch" / "aapl_20190130_093000.itch"
@@ -70,11 +72,6 @@ class Rig:
             close()
         for table in (self.control, self.stats, self.positions):
             table.detach()
-
-    def room_for_events(self, count: int) -> None:
-        """Let the matching core have room for so many events only."""
-        state = self.stage.state
-        self.stage.state = state._replace(venue=state.venue._replace(events=state.venue.events[:count]))
 
     def phase(self, phase: int) -> None:
         self.control.records["phase"][0] = phase
@@ -203,16 +200,20 @@ class SoupClient:
         self.raw = b""
         self.closed = False
         self.inbox: list[tuple[int, bytes]] = []
+        # How it speaks where its account has 4.2; None: 5.0. Tests say everything in 5.0.
+        self.tongue: Tongue | None = None
         made.closing.append(self.socket.close)
 
     def send(self, raw: bytes) -> None:
         self.socket.sendall(raw)
 
     def order(self, raw: bytes) -> None:
-        self.send(packet(soupbintcp.UNSEQUENCED, raw))
+        self.send(packet(soupbintcp.UNSEQUENCED, self.tongue.to_42(raw, inbound=True) if self.tongue else raw))
 
     def login(self, username: str = "TICK", password: str = "PATH", session: str = "", sequence: int | str = 1) -> tuple[int, bytes]:
         """Log in, and return the answer."""
+        spoken = {account.username: account.protocol for account in self.rig.stage.accounts}
+        self.tongue = Tongue(client_token) if spoken.get(username) == "ouch42" else None
         asked = soupbintcp.LOGIN_REQUEST.encode(username=username, password=password, session=session, sequence=str(sequence))
         self.send(packet(asked[0], asked[1:]))
         return self.receive(1)[0]
@@ -248,11 +249,19 @@ class SoupClient:
         while len(taken) < count:
             kind, payload = self.receive(1)[0]
             assert kind in (soupbintcp.SEQUENCED, soupbintcp.SERVER_HEARTBEAT), (kind, payload)
-            taken += [decode_ouch(payload)] if kind == soupbintcp.SEQUENCED else []
+            taken += [self.decoded(payload)] if kind == soupbintcp.SEQUENCED else []
         return taken
+
+    def decoded(self, payload: bytes) -> Message:
+        return {"type": chr(payload[0]), **self.tongue.to_50(payload)} if self.tongue else decode_ouch(payload)
 
     def wait_closed(self) -> None:
         self.until(lambda: self.closed, "the connection to end")
+
+
+def client_token(user_ref: int) -> str:
+    """A token that is none of our gateway's."""
+    return f"a-{user_ref:08}.Zz~"
 
 
 def packet(kind: int, payload: bytes = b"") -> bytes:
@@ -355,7 +364,8 @@ def open_orders(made: Rig) -> list[Message]:
     """Every order on the exchange's book, read from its arrays in priority order."""
     from engine.book.hot.book import NONE, order_ref, worse_level
 
-    book = made.stage.state.venue.book
+    venue = made.stage.state.venue
+    book = venue.book
     found = []
     for row in np.flatnonzero(book.sides["count"]).tolist():
         for depth in range(int(book.sides[row]["count"])):
@@ -370,7 +380,7 @@ def open_orders(made: Rig) -> list[Message]:
                         "side": "S" if row & 1 else "B",
                         "px": int(book.levels[level]["px"]),
                         "qty": int(order["qty"]),
-                        "user_ref": int(order["user_ref"]) if order["owner"] else 0,
+                        "user_ref": user_ref_of(venue, int(order["owner"]) - 1, int(order["user_ref"])) if order["owner"] else 0,
                         "mpid": "" if order["owner"] else int(order["user_ref"]).to_bytes(4, "big").decode().rstrip("\0 "),
                         "executed": int(order["executed"]),
                     }

@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.exchange.hot import connection as soup
 from engine.exchange.hot import flow as generated
-from engine.exchange.hot import snapshot
+from engine.exchange.hot import ouch42, snapshot
 from engine.exchange.hot.archive import NOTICE_BYTES
 from engine.exchange.hot.listing import NOT_LISTED, list_symbol
 from engine.exchange.hot.state import (
@@ -66,6 +66,8 @@ LOOKUP_ENTRIES = 2 * INSTRUMENTS_MAX
 
 #   0        4       8      an entry of an account's table: its live order's handle (0: none), and the entry's place in `live`
 CLIENT_ENTRY = np.dtype([("handle", "u4"), ("place", "u4")])
+#   0       8      16     20     24       28     32     14 characters, their firm, the next in their chain, their number
+TOKEN_ENTRY = np.dtype([("first", "i8"), ("rest", "i8"), ("firm", "u4"), ("next", "u4"), ("number", "u4"), ("pad", "u4")])
 
 
 def words(count: int, values: Mapping[int, int] | None = None) -> np.ndarray:
@@ -125,13 +127,18 @@ def _session_bytes(session: str) -> np.ndarray:
     return np.frombuffer(session.encode("ascii").ljust(SESSION_BYTES), np.uint8)
 
 
-def make_clients(accounts: int, orders_max: int, reports_max: int) -> Client:
+def make_clients(accounts: int, orders_max: int, reports_max: int, *, tokens: bool = False) -> Client:
+    """Rows for so many accounts; `tokens`: some of them speak OUCH 4.2."""
     places = round_up_capacity(orders_max)
+    named = places if tokens else 1
     return Client(
         words=np.zeros((accounts, CLIENT_WORDS), np.int64),
         table=np.zeros((accounts, places), CLIENT_ENTRY).view(np.recarray),
         live=np.zeros((accounts, places), np.uint32),
         log=np.zeros((accounts, reports_max * LOG_SLOT_BYTES), np.uint8),
+        tokens=np.zeros((accounts, named), TOKEN_ENTRY).view(np.recarray),
+        chains=np.zeros((accounts, named), np.uint32),
+        scratch=np.zeros(ouch42.SCRATCH_BYTES, np.uint8),
     )
 
 

@@ -7,10 +7,22 @@ import numpy as np
 
 from engine.book.hot.book import NONE, order_ref, worse_level
 from engine.exchange.hot.listing import traded_instrument
-from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, OPEN, Venue
+from engine.exchange.hot.state import LOG_SLOT_BYTES, LOGGED, OPEN, SPEAKS_42, Venue
+from engine.gateway.ouch.hot.translate import NUMBER_AT, NUMBER_DIGITS
 from engine.gateway.ouch.v50 import EXECUTED
 from engine.layout import BUY, SELL, pack_symbol, unpack_symbol
 from engine.wire.soupbintcp import LENGTH_BYTES, PAYLOAD_AT, TYPE_AT
+
+
+def user_ref_of(venue: Venue, account: int, number: int) -> int:
+    """What an account's client calls an order. In OUCH 4.2 that is a token: the number that ours have in them (its digits 2 to 9), and the
+    exchange's own number of any other."""
+    if not venue.clients.words[account, SPEAKS_42]:
+        return number
+    entry = venue.clients.tokens[account, number & (venue.clients.tokens.shape[1] - 1)]
+    token = (int(entry["first"]) & (1 << 64) - 1 | int(entry["rest"]) << 64).to_bytes(14, "little")
+    said = token[NUMBER_AT : NUMBER_AT + NUMBER_DIGITS]
+    return int(said) if said.isdigit() else number
 
 
 class Resting(NamedTuple):
@@ -60,7 +72,7 @@ def _side_of(venue: Venue, instrument: int, side: int) -> Iterator[Resting]:
         while handle != NONE:
             order = book.orders[handle]
             owner = int(order["owner"])
-            user_ref = int(order["user_ref"]) if owner else 0
+            user_ref = user_ref_of(venue, owner - 1, int(order["user_ref"])) if owner else 0
             px = int(book.levels[level]["px"])
             yield Resting(chr(side), px, int(order["qty"]), int(order_ref(book, handle)), owner - 1 if owner else None, user_ref)
             handle = int(order["next"])
@@ -74,7 +86,9 @@ def open_orders(venue: Venue, account: int) -> dict[int, OpenOrder]:
         order = venue.book.orders[int(clients.table[account, slot]["handle"])]
         symbol = unpack_symbol(venue.listing.symbols[int(traded_instrument(order["instrument"], order["flags"]))])
         px = int(venue.book.levels[int(order["level"])]["px"])
-        found[int(order["user_ref"])] = OpenOrder(symbol, chr(int(order["side"])), px, int(order["qty"]), int(order["executed"]))
+        found[user_ref_of(venue, account, int(order["user_ref"]))] = OpenOrder(
+            symbol, chr(int(order["side"])), px, int(order["qty"]), int(order["executed"])
+        )
     return found
 
 
@@ -91,5 +105,7 @@ def executions(venue: Venue, account: int) -> list[Execution]:
         raw = log[at + PAYLOAD_AT : at + PAYLOAD_AT + size].tobytes()
         if raw[0] == EXECUTED.code:
             said: dict[str, Any] = EXECUTED.decode(raw)
-            found.append(Execution(said["user_ref"], said["quantity"], said["px"], said["liquidity"], said["match"]))
+            found.append(
+                Execution(user_ref_of(venue, account, said["user_ref"]), said["quantity"], said["px"], said["liquidity"], said["match"])
+            )
     return found

@@ -32,7 +32,7 @@ from engine.exchange.arrays import (
 )
 from engine.exchange.books import Execution, OpenOrder, Resting
 from engine.exchange.conduct import make_conduct
-from engine.exchange.hot.core import EVENT, EVENTS, WALK_WORDS
+from engine.exchange.hot.core import EVENT
 from engine.exchange.hot.delays import ENTRIES_AT
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.paper import FROM_RING
@@ -71,6 +71,7 @@ from engine.exchange.hot.state import (
     SENT_NS,
     SILENCE_NS,
     SINCE_NS,
+    SPEAKS_42,
     STATE,
     TRADES,
     UP,
@@ -101,6 +102,7 @@ REWINDS_MAX = 4
 ACCOUNTS_MAX = 64
 
 
+PROTOCOLS = ("ouch42", "ouch50")
 SELF_TRADES = {"trade": TRADES, "cancel_newest": CANCEL_NEWEST, "cancel_oldest": CANCEL_OLDEST, "cancel_both": CANCEL_BOTH}
 
 
@@ -111,6 +113,7 @@ class Account(NamedTuple):
     self_trade            what happens when an order of its own meets another one of its owner: "trade", "cancel_newest", "cancel_oldest"
                           or "cancel_both"; the newer order's account has the say
     firm                  its owner: accounts that name the same one have one owner; an account that names none is an owner by itself
+    protocol              what it speaks: "ouch50" or "ouch42"
     """
 
     username: str
@@ -118,6 +121,7 @@ class Account(NamedTuple):
     cancel_on_disconnect: bool = True
     self_trade: str = "trade"
     firm: str = ""
+    protocol: str = "ouch50"
 
 
 class ExchangeStage:
@@ -148,6 +152,7 @@ class ExchangeStage:
         cancel_on_disconnect: bool = True,
         self_trade: str = "trade",
         firm: str = "",
+        protocol: str = "ouch50",
         accounts: Sequence[Account] = (),
         latency: Latency = AT_ONCE,
         faults: Faults = NO_FAULTS,
@@ -179,7 +184,7 @@ class ExchangeStage:
         rewind_addresses where at most 4 rewind servers take MoldUDP64 requests for the last rewind_messages messages, or a few more
         snapshot_address where a Glimpse server takes viewers, who log in as snapshot_username with snapshot_password; None: nowhere
         accounts         who else may log in: each has orders, reports and positions of its own. The first account is username's, and has
-                         cancel_on_disconnect, self_trade and firm; account n (from 0) has lines n x 65,536 on of the positions board
+                         cancel_on_disconnect, self_trade, firm, protocol; account n (from 0) has lines n x 65,536 on of the positions board
         latency, faults  how long orders and reports take, and what goes wrong on purpose (engine/exchange/conduct.py)
         flow             "generated": symbols and their start prices in dollars, rate_per_s events in all, from `seed`;
                          "replay": the ITCH file `path` (plain or gzip), speed 1 its own times, N times faster, 0 flat out, no
@@ -212,7 +217,7 @@ class ExchangeStage:
         if len(rewind_addresses) > REWINDS_MAX:
             raise ValueError(f"rewind_addresses={len(rewind_addresses)} of them: expected at most {REWINDS_MAX}")
         book = make_book(orders_max=orders_max, levels_max=levels_max)
-        self.accounts = (Account(username, password, cancel_on_disconnect, self_trade, firm), *accounts)
+        self.accounts = (Account(username, password, cancel_on_disconnect, self_trade, firm, protocol), *accounts)
         _check_accounts(self.accounts, len(positions.records))
         logins = [login_bytes("", account.username, account.password, self.name) for account in self.accounts]
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
@@ -249,13 +254,17 @@ class ExchangeStage:
         venue = Venue(
             book=book,
             market=make_market(self.name, [line.fileno() for line in lines]),
-            clients=_account_rows(self.accounts, make_clients(len(logins), client_orders_max, reports_max)),
+            clients=_account_rows(
+                self.accounts,
+                make_clients(
+                    len(logins), client_orders_max, reports_max, tokens=any(account.protocol == "ouch42" for account in self.accounts)
+                ),
+            ),
             listing=make_listing(list(listed) if flow not in ("replay", "paper") else []),
             positions=positions.records,
             stats=stats.records,
             words=words(VENUE_WORDS, {NEXT_REF: FIRST_REF, NEXT_MATCH: FIRST_MATCH}),
-            events=np.zeros(EVENTS, EVENT).view(np.recarray),
-            walk=words(WALK_WORDS, {}),
+            events=np.zeros(orders_max + 1, EVENT).view(np.recarray),
         )
         begin(hours, venue, listed)
         venue.listing.minimums[[number for number, symbol in enumerate(listed, start=1) if symbol in pro_rata]] = pro_rata_minimum
@@ -347,6 +356,7 @@ def _account_rows(accounts: Sequence[Account], clients: Client) -> Client:
     firms = sorted({account.firm for account in accounts if account.firm})
     for account, row in zip(accounts, clients.words, strict=True):
         row[KEEPS_ORDERS] = not account.cancel_on_disconnect
+        row[SPEAKS_42] = account.protocol == "ouch42"
         row[SELF_TRADE] = SELF_TRADES[account.self_trade]
         row[FIRM] = firms.index(account.firm) + 1 if account.firm else 0
     return clients
@@ -361,6 +371,8 @@ def _check_accounts(accounts: Sequence[Account], lines: int) -> None:
     for account in accounts:
         if account.self_trade not in SELF_TRADES:
             raise ValueError(f"self_trade={account.self_trade!r}: expected one of {sorted(SELF_TRADES)}")
+        if account.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol={account.protocol!r}: expected one of {sorted(PROTOCOLS)}")
     if lines < len(accounts) * INSTRUMENTS_MAX:
         raise ValueError(f"positions={lines} lines: expected {INSTRUMENTS_MAX} for each of {len(accounts)} accounts")
 

@@ -1,4 +1,4 @@
-"""OUCH 5.0 in: an account's messages, checked, and done by hot/matching.py.
+"""OUCH 5.0 in: an account's messages, checked, and done by hot/matching.py. Those of 4.2 come here as 5.0 (hot/ouch42.py).
 
 A message that is none, or not as long as its table and its appendage say, is malformed: the session cannot go on. A message that
 is one but asks for what cannot be is rejected, with the reason. A user_ref that is not above the last is ignored, and counted; so are,
@@ -56,6 +56,7 @@ from engine.exchange.hot.state import (
     NOTHING,
     NOW_NS,
     OPEN,
+    SPEAKS_42,
     TO_CANCEL,
 )
 from engine.gateway.ouch.v50 import (
@@ -278,7 +279,11 @@ def replace_order(venue, owner, source, at):
         return
     handle = find_client_order(venue.clients, owner, venue.book.orders, orig_user_ref)
     if handle == NOT_FOUND:
-        report_rejected(venue, owner, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))
+        if venue.clients.words[owner - 1, SPEAKS_42] != 0:
+            # OUCH 4.2, section 2: a replace of an order that is not live is ignored.
+            venue.words[IGNORED] += 1
+        else:
+            report_rejected(venue, owner, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))
         return
     order = venue.book.orders[handle]
     qty = get_u32(source, at + REPLACE_QTY)

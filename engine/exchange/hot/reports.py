@@ -1,6 +1,7 @@
 """OUCH 5.0 out: what an account is told, as sequenced SoupBinTCP packets in its log, and its lines on the positions board.
 
-The log is a ring of the newest packets, so that a client which comes back gets what it missed. hot/session.py copies it to the wire.
+The log is a ring of the newest packets, so that a client which comes back gets what it missed. hot/session.py copies it to the wire,
+or has it said in OUCH 4.2 (hot/ouch42.py).
 """
 
 import numpy as np

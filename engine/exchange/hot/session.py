@@ -34,6 +34,8 @@ from engine.exchange.hot.faults import bytes_before_cut, hold_reports, told_up_t
 from engine.exchange.hot.listing import traded_instrument
 from engine.exchange.hot.market import market_has_room
 from engine.exchange.hot.orders import cut_order, handle_message
+from engine.exchange.hot.ouch42 import PACKET_BYTES_MAX as PACKET_42_BYTES_MAX
+from engine.exchange.hot.ouch42 import put_packet_42, speaks_42, take_42
 from engine.exchange.hot.reports import CANCEL_BY_SYSTEM, copy_bytes
 from engine.exchange.hot.state import (
     CANCEL_INSTRUMENT,
@@ -88,6 +90,8 @@ from engine.wire.soupbintcp import (
 )
 
 PACKETS_PER_STEP = 32
+# The largest packet that a client is told, in the protocol that has the larger ones.
+TOLD_BYTES_MAX = PACKET_42_BYTES_MAX
 CANCELS_PER_STEP = 256
 
 
@@ -166,7 +170,11 @@ def take_packet(venue, links, link, at, size):
     kind = link.inbound[at + TYPE_AT]
     state = link.words[STATE]
     if kind == UNSEQUENCED and state == UP:
-        return handle_message(venue, link.words[OWNER], link.inbound, at + PAYLOAD_AT, size - PAYLOAD_AT)
+        owner = link.words[OWNER]
+        length = size - PAYLOAD_AT
+        if speaks_42(venue.clients, owner):
+            length = take_42(venue.clients, owner, link.inbound, at + PAYLOAD_AT, length)
+        return handle_message(venue, owner, link.inbound, at + PAYLOAD_AT, length)
     if kind == LOGIN_CODE and state == CONNECTED and size == LOGIN_BYTES:
         return judge_login(venue.clients, links, link, venue.stats, at)
     if kind == LOGOUT:
@@ -235,10 +243,14 @@ def copy_log(conduct, clients, link, stats):
         stats[0].send_failures += 1
         leave(link)
         return
-    while words[COPIED] < logged and out.shape[0] - words[OUT_END] >= LOG_SLOT_BYTES:
+    translated = speaks_42(clients, words[OWNER])
+    while words[COPIED] < logged and out.shape[0] - words[OUT_END] >= TOLD_BYTES_MAX:
         at = (words[COPIED] % slots) * LOG_SLOT_BYTES
-        size = LENGTH_BYTES + get_u16(log, at)
-        copy_bytes(out, words[OUT_END], log, at, size)
+        if translated:
+            size = put_packet_42(clients, account, log, at, out, words[OUT_END])
+        else:
+            size = LENGTH_BYTES + get_u16(log, at)
+            copy_bytes(out, words[OUT_END], log, at, size)
         words[OUT_END] += size
         words[COPIED] += 1
 

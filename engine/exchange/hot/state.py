@@ -91,6 +91,7 @@ KEEPS_ORDERS = 8  # they stay when its connection ends
 SELF_TRADE = 9  # what becomes of an order of its own that meets another one of its owner
 FIRM = 10  # accounts with the same number, not 0, have one owner
 TOLD = 11  # messages of its log that have been through latency and faults
+SPEAKS_42 = 12  # its client speaks OUCH 4.2: translated where messages come in and go out (hot/older.py)
 CLIENT_WORDS = 16
 
 # Values of SELF_TRADE.
@@ -140,12 +141,18 @@ class Links(NamedTuple):
 class Client(NamedTuple):
     """The accounts, a row each: words (accounts, CLIENT_WORDS) int64; table (accounts, a power of two) records (handle, place) by
     user_ref; live (as many,) uint32: slots of the table that hold a live order; log (accounts, slots x LOG_SLOT_BYTES) uint8: the newest
-    sequenced packets. An account outlives its connections."""
+    sequenced packets. An account outlives its connections.
+
+    Of those that speak OUCH 4.2 (hot/ouch42.py): tokens (accounts, a power of two) records (first, rest, firm, next, number) by user_ref;
+    chains (accounts, a power of two) uint32: the user_ref of the newest token of each chain, 0 none; scratch (bytes,) uint8."""
 
     words: np.ndarray
     table: np.ndarray
     live: np.ndarray
     log: np.ndarray
+    tokens: np.ndarray
+    chains: np.ndarray
+    scratch: np.ndarray
 
 
 class Listing(NamedTuple):
@@ -162,8 +169,7 @@ class Listing(NamedTuple):
 
 class Venue(NamedTuple):
     """All that matching touches: positions is a board of POSITION, 65,536 lines for each account, one after the other; stats one
-    EXCHANGE_STATS record; words (VENUE_WORDS,) int64; events (EVENTS,) EVENT records and walk (WALK_WORDS,) int64: the matching
-    core's."""
+    EXCHANGE_STATS record; words (VENUE_WORDS,) int64; events: EVENT records (hot/core.py), one for each order that there can be."""
 
     book: Book
     market: Market
@@ -173,7 +179,6 @@ class Venue(NamedTuple):
     stats: np.ndarray
     words: np.ndarray
     events: np.ndarray
-    walk: np.ndarray
 
 
 # Words of Flow.words.
@@ -199,12 +204,7 @@ class Flow(NamedTuple):
 # Words of Schedule.words.
 NEXT_DUE = 0  # the next of its events
 BASE_NS = 1  # when the market opened for messages, from which the schedule counts; since midnight
-CROSSING = 2  # how far a cross is (hot/schedule.py), and what it has found: its price, its shares, its match number
-CROSS_PX = 3
-CROSS_VOLUME = 4
-CROSS_NUMBER = 5
-CROSS_LEFT = 6  # shares of this side that are still to trade
-SCHEDULE_WORDS = 7
+SCHEDULE_WORDS = 2
 
 
 class Schedule(NamedTuple):
