@@ -14,9 +14,12 @@ from engine.layout import pack_symbol
 from engine.risk.limits import Limits
 from engine.runtime import cpus
 from engine.runtime.latch import VENUE_PATTERN
-from engine.runtime.venue_config import AccountConfig, FaultsConfig, Firm, LatencyConfig, SelfTrade
+from engine.runtime.venue_config import AccountConfig, FaultsConfig, Firm, LatencyConfig, Protocol, SelfTrade
 
 DEFAULT_PATH = Path(__file__).with_name("default.toml")
+# Characters of gateway.trader that a token of OUCH 4.2 has room for, and two of the venue's heartbeats.
+TRADER_42_MAX = 4
+SILENCE_42_MS_MIN = 2_000
 STAGE_NAMES = ("feed", "strategy", "gateway", "exchange")
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
@@ -117,6 +120,7 @@ class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
     credentials: str = ""
     session: Annotated[str, Meta(max_length=10)] = ""
     venue: Annotated[str, Meta(pattern=VENUE_PATTERN)] = "XNAS"
+    protocol: Protocol = "ouch50"
     trader: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,10}$")] = "TICKPATH"
     orders_max: Count = 1 << 20
     pace_per_s: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
@@ -308,8 +312,24 @@ def _problems(config: Config) -> Iterator[str]:
     gateway = config.gateway
     if gateway.reconnect_ms_max < gateway.reconnect_ms:
         yield f"gateway.reconnect_ms_max={gateway.reconnect_ms_max}: expected at least gateway.reconnect_ms={gateway.reconnect_ms}"
+    if gateway.protocol == "ouch42":
+        yield from _ouch42_problems(gateway)
     if config.exchange is not None:
         yield from _exchange_problems(config, config.exchange)
+
+
+def _ouch42_problems(gateway: GatewayConfig) -> Iterator[str]:
+    """What OUCH 4.2 has no place for, and what it takes to reconcile without an account query."""
+    if len(gateway.trader) > TRADER_42_MAX:
+        yield (
+            f"gateway.trader={gateway.trader}: expected at most {TRADER_42_MAX} characters with gateway.protocol=ouch42: they stand in "
+            "each order's token, beside its strategy and its number"
+        )
+    if gateway.silence_ms < SILENCE_42_MS_MIN:
+        yield (
+            f"gateway.silence_ms={gateway.silence_ms}: expected at least {SILENCE_42_MS_MIN} with gateway.protocol=ouch42: a session is up "
+            "when the venue's first heartbeat has come, and it sends one after a second of silence"
+        )
 
 
 def _process_problems(config: Config) -> Iterator[str]:

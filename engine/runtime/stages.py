@@ -140,6 +140,7 @@ def build_gateway(run: Run) -> Stage:
         address=split_address(config.address),
         credentials=run.logins.gateway,
         session=config.session,
+        protocol=config.protocol,
         trader=config.trader,
         limits=run.config.risk,
         midnight_ns=run.midnight_ns,
@@ -165,7 +166,7 @@ def build_exchange(run: Run) -> Stage:
     username, password = run.logins.gateway.texts()
     snapshot_username, snapshot_password = run.logins.snapshot.texts()
     accounts = [
-        Account(*login.texts(), one.cancel_on_disconnect, one.self_trade, one.firm)
+        Account(*login.texts(), one.cancel_on_disconnect, one.self_trade, one.firm, one.protocol)
         for login, one in zip(run.logins.accounts, config.accounts, strict=True)
     ]
     return ExchangeStage(
@@ -188,6 +189,7 @@ def build_exchange(run: Run) -> Stage:
         cancel_on_disconnect=config.cancel_on_disconnect,
         self_trade=config.self_trade,
         firm=config.firm,
+        protocol=run.config.gateway.protocol,
         accounts=accounts,
         latency=latency_of(config.latency),
         faults=faults_of(config.faults),

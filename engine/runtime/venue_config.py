@@ -10,6 +10,7 @@ from engine.exchange.menu import FAULT_NAMES, Faults, Latency, from_report
 
 SelfTrade = Literal["trade", "cancel_newest", "cancel_oldest", "cancel_both"]
 Firm = Annotated[str, Meta(max_length=4)]
+Protocol = Literal["ouch50", "ouch42"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Microseconds = Annotated[float, Meta(ge=0, le=60_000_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
@@ -23,6 +24,7 @@ class AccountConfig(Struct, forbid_unknown_fields=True, frozen=True):
     cancel_on_disconnect: bool = True
     self_trade: SelfTrade = "trade"
     firm: Firm = ""
+    protocol: Protocol = "ouch50"
 
 
 class LatencyConfig(Struct, forbid_unknown_fields=True, frozen=True):
