@@ -29,7 +29,7 @@ import numpy as np
 
 from engine.book.book import make_book
 from engine.book.hot.book import LEVELS_LIVE, ORDERS_LIVE
-from engine.exchange.hot.core import EVENT, TRADED
+from engine.exchange.hot.core import EVENT, TRADED, WALK_WORDS
 from engine.exchange.hot.prorata import FIFO
 from perf.hot.matching import NO_ROOM, run
 from perf.order_flow import SCENARIOS, make_flow, mix_of
@@ -57,9 +57,10 @@ class Ours:
     def fresh(self) -> None:
         self.book = make_book(orders_max=self.ids, levels_max=LEVELS_MAX, instruments_max=2)
         self.handles = np.zeros(self.ids + 1, np.uint32)
+        self.walk = np.zeros(WALK_WORDS, np.int64)
 
     def run(self, minimum: int = FIFO) -> None:
-        self.count = int(run(self.book, self.handles, self.orders, self.events, FIRST_REF, minimum))
+        self.count = int(run(self.book, self.handles, self.orders, self.events, self.walk, FIRST_REF, minimum))
 
     def told(self) -> np.ndarray:
         return self.events[: self.count]

@@ -73,6 +73,11 @@ class Rig:
         for table in (self.control, self.stats, self.positions):
             table.detach()
 
+    def room_for_events(self, count: int) -> None:
+        """Let the matching core have room for so many events only."""
+        state = self.stage.state
+        self.stage.state = state._replace(venue=state.venue._replace(events=state.venue.events[:count]))
+
     def phase(self, phase: int) -> None:
         self.control.records["phase"][0] = phase
 

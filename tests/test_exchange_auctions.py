@@ -13,15 +13,17 @@ import pytest
 
 from engine.book.book import check_by_python
 from engine.book.hot.book import worse_level
+from engine.exchange.hot.core import EVENTS
+from engine.exchange.hot.schedule import CROSS_ORDERS_PER_STEP, is_crossing
 from engine.exchange.hours import Halt, Hours
 from engine.exchange.stage import Account
 from engine.feed.decoder import make_decoder
 from engine.feed.hot.replay import replay as replay_itch
 from engine.feed.records import records
 from engine.gateway.ouch import v50 as ouch
-from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, SELL
+from engine.layout import BUY, FEED_STATS, INSTRUMENTS_MAX, PHASE_DRAINING, SELL
 from engine.wire import soupbintcp
-from tests.exchange_rig import Message, Rig, cancel, decode_itch, decode_ouch, open_orders, packet, replace, rig, soup_packets
+from tests.exchange_rig import Message, Rig, cancel, decode_itch, decode_ouch, enter, open_orders, packet, replace, rig, soup_packets
 from tests.test_auction import tried_one_by_one
 
 SECOND = 1_000_000_000
@@ -431,6 +433,59 @@ def test_where_a_price_is_shared_an_owner_s_orders_are_dealt_with_first(tmp_path
         ]  # fmt: skip
         assert [report["quantity"] for report in made.reports[1] if report["type"] == "E"] == [20, 38, 225, 37]
         assert made.line(0) == (320, 320, 0, -320 * (LISTED_PX + 100) + 20 * 100, 0, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pro_rata": ("AAPL",)}, {"pro_rata": ("AAPL",), "self_trade": "cancel_oldest"}])
+def test_an_order_of_more_events_than_there_is_room_for_does_what_it_does_with_room(tmp_path: Path, changes: dict[str, Any]) -> None:
+    said = []
+    for room in (1, 3, EVENTS):
+        rng = random.Random(8)
+        with floor(tmp_path, Hours(), **changes) as made:
+            made.rig.room_for_events(room)
+            most = 0
+            for _ in range(150):
+                trades = made.rig.count("executions")
+                qty = rng.randint(1, 90) if rng.random() < 0.93 else rng.randint(300, 1_500)
+                made.enter(rng.choice("BS"), qty, LISTED_PX + 100 * rng.randint(-1, 1), account=int(rng.random() < 0.8))
+                most = max(most, made.rig.count("executions") - trades)
+            assert most > 6
+            said.append((made.raw, made.reports, made.line(0), made.line(1)))
+    assert said[0] == said[1] == said[2]
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_large_cross_takes_several_turns_and_nobody_is_heard_between_them(trading: Floor, drained: bool) -> None:
+    rng = random.Random(4)
+    entered = []
+    for number in range(3 * CROSS_ORDERS_PER_STEP):
+        account, side = number % 2, "BS"[number // 2 % 2]
+        px, qty = LISTED_PX + 100 * rng.randint(-1, 3) * (1 if side == "B" else -1), rng.randint(1, 900)
+        for_cross = number % 5 != 0
+        if not for_cross:
+            px = LISTED_PX + (-300 if side == "B" else 300)
+        entered.append(Entered(account, trading.enter(side, qty, px, "C" if for_cross else "N", account=account), side, px, qty, for_cross))
+    trading.forget()
+    trading.pass_time(8.5)
+    while trading.rig.count("executions") == 0:
+        trading.rig.step(after_ns=SECOND // 100)
+    schedule = trading.rig.stage.state.schedule
+    assert trading.rig.count("executions") == CROSS_ORDERS_PER_STEP and is_crossing(schedule)
+    if drained:
+        trading.rig.phase(PHASE_DRAINING)
+    # While the instrument trades this would be taken; the cross ends that.
+    late = enter(trading.last[0] + 1, "B", 100, LISTED_PX, symbol="AAPL")
+    trading.clients[0].send(packet(soupbintcp.UNSEQUENCED, late))
+    turns = 0
+    while is_crossing(schedule):
+        before, open_before = trading.rig.count("executions"), trading.rig.count("open_orders")
+        assert trading.rig.step() > 0
+        done = max(trading.rig.count("executions") - before, open_before - trading.rig.count("open_orders"))
+        assert done <= CROSS_ORDERS_PER_STEP
+        turns += 1
+    assert turns > 1
+    trading.turn()
+    assert trading.told(0, "AJ") == [("J", trading.last[0] + 1, ouch.REJECT_CLOSED)]
+    check_cross(trading, entered, "C", LISTED_PX)
 
 
 def test_generated_flow_takes_part_in_both_crosses(tmp_path: Path) -> None:

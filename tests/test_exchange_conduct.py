@@ -3,7 +3,10 @@
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.exchange.hot.state import HAS_ENDED, LINK, RECEIVED
@@ -11,8 +14,12 @@ from engine.exchange.menu import Faults, Latency, from_report
 from engine.exchange.stage import Account
 from engine.gateway.ouch import v50 as ouch
 from engine.messages.hot.stamp import NOW
+from engine.runtime.instance import HOPS
+from engine.runtime.report import hops as describe_hops
 from engine.wire import soupbintcp
 from engine.wire.soupbintcp import SEQUENCED, SERVER_HEARTBEAT, UNSEQUENCED
+from shm.hot import record
+from shm.layout import HISTOGRAM
 from tests.exchange_rig import Message, Rig, SoupClient, cancel, decode_ouch, enter, packet, rig, soup_packets
 
 US = 1_000
@@ -144,6 +151,35 @@ def test_a_measured_distribution_is_drawn_from_a_report(tmp_path: Path) -> None:
             bad.write_text(raw)
         with pytest.raises(ValueError, match="latency report="):
             from_report(bad, "wire")
+
+
+def test_latencies_of_our_own_report_are_drawn_as_they_were_measured_below_the_median_too(tmp_path: Path) -> None:
+    """Two humps, of which the lower has 60 %: what is drawn has both, and their share, and not one median."""
+    chance = np.random.default_rng(5)
+    measured = np.concatenate([chance.normal(2_000, 100, 6_000), chance.normal(50_000, 4_000, 3_990), np.full(10, 900_000.0)]).astype(
+        np.int64
+    )
+    words = np.zeros((len(HOPS), HISTOGRAM.itemsize // 8), np.int64)
+    for ticks in measured.tolist():
+        record(words[1], ticks)
+    ns_per_tick = 0.5
+    told = describe_hops(SimpleNamespace(hops=SimpleNamespace(words=lambda: words)), ns_per_tick)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"hops": told}))
+    drawn = np.array(sorted(from_report(path, HOPS[1][0])))
+    for percent in (1, 5, 10, 30, 50, 70, 90, 95, 99):
+        assert np.percentile(drawn, percent) == pytest.approx(np.percentile(measured, percent) * ns_per_tick, rel=0.03), percent
+    assert drawn[0] >= measured.min() * ns_per_tick and drawn[-1] <= measured.max() * ns_per_tick
+    assert (drawn < 2_000).mean() == pytest.approx(0.6, abs=0.01)
+    assert told[0]["percentiles_ns"] == []
+
+
+@pytest.mark.parametrize("told", [[[50, 9], [99, 8]], [[99, 5], [50, 6]], [[50, 1, 2]], [["x", 1]], 7, None])
+def test_percentiles_that_are_none_are_refused_by_name(tmp_path: Path, told: Any) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"hops": [{"name": "wire", "count": 3, "percentiles_ns": told}]}))
+    with pytest.raises(ValueError, match=r"latency hop='wire': .*does not tell its percentiles in rising order"):
+        from_report(path, "wire")
 
 
 # Faults.

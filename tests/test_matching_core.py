@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.book.book import check_invariants, make_book
-from engine.exchange.hot.core import EVENT, TRADED
+from engine.exchange.hot.core import EVENT, TRADED, WALK_WORDS
 from engine.layout import BUY, SELL
 from perf.bench_matching import main
 from perf.hot.matching import ACCEPTED, CANCEL, CANCELED, MODIFIED, MODIFY, NEW, NO_ROOM, ORDER, run
@@ -26,7 +26,9 @@ def matched(orders: np.ndarray, minimum: int, ids: int, levels_max: int = 1 << 1
     book = make_book(orders_max=ids, levels_max=levels_max, instruments_max=2)
     events = np.zeros(4 * len(orders) + 16, EVENT).view(np.recarray)
     handles = np.zeros(ids + 1, np.uint32)
-    count = int(run(book, handles, orders.view(np.recarray), events, FIRST_REF, minimum))
+    walk = np.zeros(WALK_WORDS, np.int64)
+    count = int(run(book, handles, orders.view(np.recarray), events, walk, FIRST_REF, minimum))
+    assert not walk.any(), "it stopped with room for more events"
     check_invariants(book)
     # The live orders are those whose ids have a handle, each its own.
     live = np.flatnonzero(book.orders["qty"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.gateway.hot.queue import WAITING
+from engine.gateway.hot.queue import AGGRESSIVE, PASSIVE, WAITING
 from engine.gateway.hot.state import PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.encode import ENTER_BYTES, HEARTBEAT_AT, OUTBOX_AT, REPLACE_BYTES
@@ -25,11 +25,11 @@ from engine.runtime.kills import Scope
 from engine.runtime.kills import put as put_kill
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, SERVER_HEARTBEAT
 from shm.histogram import Distribution
-from tests.gateway_house import AAPL, MSFT, PLAIN, PX, SECOND, House, build_houses
+from tests.gateway_house import AAPL, LINES, MSFT, PLAIN, PX, SECOND, House, build_houses
 
 houses = pytest.fixture(build_houses)
 ASK, BID = PX + 100, PX - 100
-HOP_QUEUE = 9
+HOP_ORDER_RING, HOP_QUEUE = 3, 9
 
 
 def paced(houses: Callable[..., House], *, burst: int = 1, per_s: int = 10, **options: Any) -> House:
@@ -101,6 +101,56 @@ def test_what_waits_goes_by_urgency_and_then_by_age(houses: Callable[..., House]
     expected = [home, lift, hit, passive, far, too_much, away]
     assert [tick(house) for _ in expected] == [[("enter", number)] for number in expected]
     assert waiting(house) == 0 and house.stats.waiting_most == 7
+
+
+@pytest.mark.parametrize("smaller", [None, 30])
+def test_a_replace_is_as_urgent_as_what_it_adds(houses: Callable[..., House], smaller: int | None) -> None:
+    """Of a position of 100, 60 are offered (and perhaps a replace by 30 is under way): 40 more only reduce it, and 41 do not."""
+    house = paced(houses, burst=3)
+    house.positions.records[MSFT].position = 100
+    target = house.new(instrument=MSFT, side=SELL, px=PX + 300, qty=60)
+    if smaller:
+        target = house.replace(target, instrument=MSFT, side=SELL, px=PX + 300, qty=smaller)
+    assert len(tick(house, 2 if smaller else 1)) == (2 if smaller else 1)
+    assert house.positions.records[MSFT].open_sell == 60
+    passive = house.new(px=BID)
+    home = house.replace(target, instrument=MSFT, side=SELL, px=PX + 400, qty=100)
+    assert heard(house) == []
+    assert tick(house, 2) == [("replace", home), ("enter", passive)]
+    away = house.new(px=BID), house.replace(home, instrument=MSFT, side=SELL, px=PX + 400, qty=101)
+    assert tick(house, 2) == [("enter", away[0]), ("replace", away[1])]
+
+
+def test_an_order_for_what_is_on_no_board_is_passive_and_refused_when_judged(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    ids = [house.new(instrument=number) for number in (LINES, 65_535)]
+    lift = house.new(px=ASK)
+    assert heard(house) == [] and waiting(house) == 3
+    assert tick(house) == [("enter", lift)]
+    assert tick(house) == []
+    assert told(house) == [("rejected", number, risk.REASON_UNKNOWN_INSTRUMENT) for number in ids]
+
+
+@pytest.mark.parametrize("quote", [{"ask_sz": 0, "ask_px": 0}, {"bid_sz": 0, "bid_px": PX + 500}])
+def test_a_side_without_a_quote_makes_nobody_aggressive(houses: Callable[..., House], quote: dict[str, int]) -> None:
+    house = paced(houses)
+    for name, value in quote.items():
+        house.quotes.records[AAPL][name] = value
+    first = house.new(px=BID, side=SELL) if "ask_sz" in quote else house.new(px=ASK, side=BUY)
+    second = house.new(px=BID, side=BUY) if "ask_sz" in quote else house.new(px=ASK, side=SELL)
+    assert heard(house) == []
+    lanes = house.stage.state.queue.links
+    places = {int(order.order_id): place for place, order in enumerate(house.stage.state.queue.orders)}
+    assert [int(lanes[places[number]].lane) for number in (first, second)] == [AGGRESSIVE, PASSIVE]
+
+
+def test_before_a_quote_nobody_is_aggressive(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    house.quotes.words()[AAPL][0] = 0
+    number = house.new(px=ASK)
+    assert heard(house) == []
+    (place,) = [place for place, order in enumerate(house.stage.state.queue.orders) if order.order_id == number]
+    assert house.stage.state.queue.links[place].lane == PASSIVE
 
 
 def test_a_burst_goes_at_once_and_time_brings_no_more_than_one(houses: Callable[..., House]) -> None:
@@ -203,6 +253,18 @@ def test_a_partial_cancel_of_a_waiting_order_stays_behind_it(houses: Callable[..
     assert tick(house, 4) == [("enter", first), ("enter", second), ("cancel", first)]
 
 
+def test_a_partial_cancel_outlives_its_waiting_order_and_is_told_so(houses: Callable[..., House]) -> None:
+    """A kill takes the order out, of which the cancel then finds nothing: each is told once."""
+    house = paced(houses)
+    first = house.new(qty=100)
+    house.cancel(first, qty=40)
+    assert heard(house) == []
+    house.control.kill = 1
+    assert [said for said in heard(house) if said[1] == first] == []
+    assert told(house) == [("cancelled", first, risk.REASON_WITHDRAWN), ("rejected", first, risk.REASON_UNKNOWN_ORDER)]
+    assert waiting(house) == 0
+
+
 def test_a_number_used_twice_is_refused_when_it_comes(houses: Callable[..., House]) -> None:
     house = paced(houses)
     first = house.new()
@@ -285,6 +347,8 @@ def unblock(house: House) -> None:
 def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House], what: str) -> None:
     house = paced(houses)
     first, better = house.new(qty=30), house.replace(1, instrument=MSFT, qty=5)
+    house.positions.records[AAPL].position = -10
+    home = house.new(qty=10)
     assert heard(house) == []
     if what == "kill":
         house.control.kill = 1
@@ -293,7 +357,11 @@ def test_what_may_not_be_sent_any_more_does_not_wait(houses: Callable[..., House
     else:
         house.control.session_up = 0
     assert [said for said in heard(house) if said[0] != "cancel"] == []
-    assert sorted(told(house)) == [("cancelled", first, risk.REASON_WITHDRAWN), ("rejected", better, risk.REASON_WITHDRAWN)]
+    assert sorted(told(house)) == [
+        ("cancelled", first, risk.REASON_WITHDRAWN),
+        ("cancelled", home, risk.REASON_WITHDRAWN),
+        ("rejected", better, risk.REASON_WITHDRAWN),
+    ]
     assert waiting(house) == 0
     house.control.kill, house.control.session_up = 0, 1
     assert [said for said in tick(house, 3) if said[0] != "cancel"] == []
@@ -400,6 +468,97 @@ def test_the_time_in_the_queue_is_a_hop(houses: Callable[..., House]) -> None:
     tick(house, 2)
     hop = Distribution.of(house.hops.words()[HOP_QUEUE])
     assert (hop.count, hop.maximum, hop.total) == (2, 2 * SECOND // 10, 3 * SECOND // 10)
+
+
+def test_what_is_taken_off_the_ring_to_wait_is_given_back_and_counted_once(houses: Callable[..., House]) -> None:
+    house = paced(houses)
+    orders, rings = int(house.stats.orders), Distribution.of(house.hops.words()[HOP_ORDER_RING])
+    house.clock.words[NOW] += 70
+    for _ in range(3):
+        house.new(origin_tsc=house.clock.words[NOW] - 70)
+    assert house.turn() == 3, "a turn that did something is not idle"
+    assert (waiting(house), house.orders.backlog()["gateway"]) == (3, 0)
+    counted = Distribution.of(house.hops.words()[HOP_ORDER_RING])
+    assert (counted.count - rings.count, counted.total - rings.total) == (3, 3 * 70)
+    assert len(tick(house, 3)) == 3
+    house.new()
+    assert heard(house) == []
+    assert (house.stats.orders - orders, house.stats.waiting_most) == (4, 3)
+    assert Distribution.of(house.hops.words()[HOP_ORDER_RING]).count - rings.count == 4
+    house.control.session_up = 0
+    assert house.turn() >= 1
+
+
+def test_each_refusal_without_a_look_is_counted_by_its_reason(houses: Callable[..., House]) -> None:
+    house = paced(houses, queue_max=2)
+    first = house.new(px=BID)
+    replaced = house.replace(1, instrument=MSFT, qty=5)
+    house.new(order_id=first)
+    house.new()
+    house.cancel(first)
+    house.cancel(replaced)
+    assert heard(house) == [("cancel", 1)]
+    counts = house.stage.risk.counts
+    assert [int(counts[reason]) for reason in (risk.REASON_DUPLICATE_ID, risk.REASON_QUEUE_FULL, risk.REASON_WITHDRAWN)] == [1, 1, 2]
+    (cancelled,) = [report for report in house.told() if report["is"] == "cancelled"]
+    assert (cancelled["order_id"], cancelled["px"]) == (first, BID)
+
+
+def test_refusals_of_what_would_wait_stay_on_the_ring_while_nobody_reads(houses: Callable[..., House]) -> None:
+    house = paced(houses, reports_capacity=4)
+    first = house.new()
+    for _ in range(7):
+        house.new(order_id=first)
+    waits = int(house.stats.ring_waits)
+    house.turn()
+    assert house.stats.ring_waits == waits + 1
+    for _ in range(3):
+        house.turn()
+    assert house.orders.backlog()["gateway"] == 3
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 4
+    assert heard(house) == []
+    assert told(house) == [("rejected", first, risk.REASON_DUPLICATE_ID)] * 3
+    assert waiting(house) == 1
+
+
+def test_a_cancel_that_could_not_be_told_ends_with_its_order(houses: Callable[..., House]) -> None:
+    house = paced(houses, reports_capacity=2)
+    first = house.new()
+    heard(house)
+    house.new(order_id=first)
+    house.new(order_id=first)
+    house.turn()
+    house.control.session_up = 1
+    waits = house.stage.state.queue
+    house.cancel(first)
+    told_now = told(house)[:1]
+    house.turn()
+    house.turn()
+    assert told_now == [("rejected", first, risk.REASON_DUPLICATE_ID)]
+    assert heard(house) == [] and waits.words[WAITING] == 0
+    assert told(house)[-1:] == [("cancelled", first, risk.REASON_WITHDRAWN)]
+    assert told(house) == [] and tick(house, 2) == []
+
+
+def test_a_cancel_of_which_only_a_part_can_be_told_goes_on_when_somebody_reads(houses: Callable[..., House]) -> None:
+    """It stays ahead of what it is about, which must not leave before it."""
+    house = paced(houses, reports_capacity=2)
+    better = house.replace(1, instrument=MSFT, qty=5)
+    best = house.replace(better, instrument=MSFT, qty=6)
+    assert heard(house) == [] and waiting(house) == 2
+    house.new(order_id=best)
+    house.cancel(best)
+    for _ in range(3):
+        house.turn()
+    assert waiting(house) == 2, "the second replace is withdrawn, and the cancel waits to be about the first"
+    house.clock.words[NOW] += SECOND
+    house.quotes.records[MSFT].origin_tsc = house.clock.words[NOW]
+    for _ in range(3):
+        house.turn()
+    assert told(house) == [("rejected", best, risk.REASON_DUPLICATE_ID), ("rejected", best, risk.REASON_WITHDRAWN)]
+    assert heard(house) == [("cancel", 1)]
+    assert told(house) == [("rejected", better, risk.REASON_WITHDRAWN)]
+    assert waiting(house) == 0 and tick(house, 3) == []
 
 
 class Model:

@@ -97,6 +97,18 @@ def test_places_are_kept_for_cancels() -> None:
     assert enqueue(queue, order[0], 0, 0) == NOWHERE
 
 
+def test_a_cancel_that_leaves_takes_nothing_else_out_of_the_index() -> None:
+    """Its number leads to the order that it is about, or to one that shares its entry."""
+    queue = make_queue(3)
+    order = np.zeros(1, ORDER).view(np.recarray)
+    order[0].order_id, order[0].kind = 5, MSG_NEW
+    new = enqueue(queue, order[0], LANES - 1, 0)
+    order[0].kind = MSG_CANCEL
+    for order[0].order_id in (5, 5 + len(queue.by_id)):
+        leave(queue, enqueue(queue, order[0], 0, 0))
+        assert place_waiting(queue, 5) == new
+
+
 def test_what_left_the_queue_has_left_the_index() -> None:
     queue = make_queue(3)
     order = np.zeros(1, ORDER).view(np.recarray)

@@ -42,8 +42,8 @@ NO_FAULTS = Faults()
 def from_report(path: str | Path, hop: str) -> list[int]:
     """Latencies distributed as a hop was in the report that `tickpath run --json` wrote, in nanoseconds. ValueError names what is missing.
 
-    A report has four points of each distribution: between the median, p99, p99.9 and the maximum it is taken to be straight, and as it says
-    nothing below the median, half of what is drawn is the median.
+    Between two percentiles that the report tells the distribution is taken to be straight. A report that tells the median, p99, p99.9 and
+    the maximum only, as older ones do, says nothing of what is faster than the median: half of what is drawn from it is the median.
     """
     try:
         report = msgspec.json.decode(Path(path).read_bytes())
@@ -55,6 +55,20 @@ def from_report(path: str | Path, hop: str) -> list[int]:
     if hop not in hops or not hops[hop].get("count"):
         measured = sorted(name for name, entry in hops.items() if entry.get("count"))
         raise ValueError(f"latency hop={hop!r}: not measured in {path}; expected one of {measured}")
-    points = [hops[hop][name] for name in ("p50_ns", "p99_ns", "p999_ns", "max_ns")]
+    try:
+        percents, points = _points(hops[hop])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"latency hop={hop!r}: {path} does not tell its percentiles in rising order; expected the file as `tickpath run --json` wrote"
+        ) from None
     shares = (np.arange(DRAWS) + 0.5) / DRAWS
-    return [round(value) for value in np.interp(shares, (0.5, 0.99, 0.999, 1.0), points).tolist()]
+    return [round(value) for value in np.interp(shares * 100, percents, points).tolist()]
+
+
+def _points(hop: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Percents and nanoseconds of a hop's distribution. ValueError where they do not rise."""
+    told = hop.get("percentiles_ns") or [(50.0, hop["p50_ns"]), (99.0, hop["p99_ns"]), (99.9, hop["p999_ns"]), (100.0, hop["max_ns"])]
+    percents, points = np.array(told, np.float64).reshape(len(told), 2).T
+    if not (np.diff(percents) > 0).all() or not (np.diff(points) >= 0).all():
+        raise ValueError("not in rising order")
+    return percents, points

@@ -32,7 +32,7 @@ from engine.exchange.arrays import (
 )
 from engine.exchange.books import Execution, OpenOrder, Resting
 from engine.exchange.conduct import make_conduct
-from engine.exchange.hot.core import EVENT
+from engine.exchange.hot.core import EVENT, EVENTS, WALK_WORDS
 from engine.exchange.hot.delays import ENTRIES_AT
 from engine.exchange.hot.orders import PX_LIMIT
 from engine.exchange.hot.paper import FROM_RING
@@ -264,7 +264,8 @@ class ExchangeStage:
             positions=positions.records,
             stats=stats.records,
             words=words(VENUE_WORDS, {NEXT_REF: FIRST_REF, NEXT_MATCH: FIRST_MATCH}),
-            events=np.zeros(orders_max + 1, EVENT).view(np.recarray),
+            events=np.zeros(EVENTS, EVENT).view(np.recarray),
+            walk=words(WALK_WORDS, {}),
         )
         begin(hours, venue, listed)
         venue.listing.minimums[[number for number, symbol in enumerate(listed, start=1) if symbol in pro_rata]] = pro_rata_minimum

@@ -19,6 +19,9 @@ LOSSES = {
     "exchange": ("capacity_drops", "reports_lost", "send_failures"),
 }
 
+# Of which a hop's distribution is told in full: the first is the minimum.
+PERCENTS = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.9, 99.99, 100)
+
 
 def counters(instance: Instance) -> dict[str, dict[str, int]]:
     """Every counter of every stage, by stage and name."""
@@ -52,9 +55,18 @@ def hops(instance: Instance, ns_per_tick: float) -> list[dict[str, Any]]:
                 "p999_ns": round(measured.percentile(99.9) * ns_per_tick),
                 "max_ns": round(measured.maximum * ns_per_tick),
                 "mean_ns": round(measured.mean * ns_per_tick),
+                "percentiles_ns": _percentiles(measured, ns_per_tick),
             }
         )
     return described
+
+
+def _percentiles(measured: Distribution, ns_per_tick: float) -> list[list[float]]:
+    """[percent, nanoseconds], from the minimum to the maximum: enough to draw latencies like these again (exchange.latency)."""
+    if not measured.count:
+        return []
+    ticks = [measured.minimum, *map(measured.percentile, PERCENTS[1:])]
+    return [[percent, round(value * ns_per_tick)] for percent, value in zip(PERCENTS, ticks, strict=True)]
 
 
 def positions(instance: Instance, px_decimals: int, *, embedded: bool) -> list[dict[str, Any]]:

@@ -35,8 +35,9 @@ def tell(event, kind, number, qty, px):
 
 
 @njit(cache=True, _nrt=False)
-def run(book, handles, orders, events, first_ref, minimum):
-    """All orders in their order. handles (ids,) uint32: the live order of each id, as a session's table has it. Returns the events.
+def run(book, handles, orders, events, walk, first_ref, minimum):
+    """All orders in their order. handles (ids,) uint32: the live order of each id, as a session's table has it. events: room for
+    all, so that `walk`, the core's own words, stays as it was made. Returns how many events there are.
 
     The book gives orders refs of its own, in the order of their arrival, as an exchange does; ids may come in any order. A modified
     order is taken off and comes anew, with its id and a new ref.
@@ -69,7 +70,7 @@ def run(book, handles, orders, events, first_ref, minimum):
         left = qty
         if is_met(book, INSTRUMENT, side, px):
             first = at
-            at, left = cross_book(book, events, at, INSTRUMENT, side, px, qty, key, minimum, False, NOBODY_STOPS)
+            at, left = cross_book(book, events, at, walk, INSTRUMENT, side, px, qty, key, minimum, False, NOBODY_STOPS)
             for event in range(first, at):
                 if events[event].left == 0:
                     handles[events[event].user_ref] = 0

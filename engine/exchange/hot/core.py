@@ -30,6 +30,19 @@ TRADED = np.uint8(1)
 # Handles are positive, so this one stops nothing.
 NOBODY_STOPS = np.int64(-1)
 
+# Events that the exchange has room for: they stay in the cache. What makes more is told of in parts.
+EVENTS = 1 << 10
+
+# Words of `walk`: where an order that filled all events goes on, once they have been told. WALK_ON is the handle of the next resting
+# order, or NOT_STOPPED, which is none.
+WALK_ON = 0
+WALK_DEPTH = 1
+WALK_WANTED = 2
+WALK_POOL = 3
+WALK_SPARE = 4
+WALK_WORDS = 5
+NOT_STOPPED = 0
+
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def crosses(side, px, other_px):
@@ -70,28 +83,41 @@ def trade_with(book, event, handle, px, qty, taker):
 
 
 @njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def cross_book(book, events, at, instrument, side, px, qty, taker, minimum, clients_only, stop):
+def cross_book(book, events, at, walk, instrument, side, px, qty, taker, minimum, clients_only, stop):
     """Trade up to `qty` for an order of `side` that pays up to px (a sale: asks no less), and write from events[at] on.
 
     taker: goes into the events. minimum: of the pro-rata rule, or FIFO. clients_only: orders without an owner are passed over.
     stop: the handle of a resting order at px, before which it ends, or NOBODY_STOPS. Both are for price-time priority only.
 
-    Returns how many events there are now, and what is left of qty. There is room for an event for each resting order.
+    Returns how many events there are now, and what is left of qty. Where that is because the events are full, walk[WALK_ON] says where
+    it stopped, and the same call with what is left goes on from there, as long as nobody else has touched the book.
     """
     against = other_side(side)
     left = qty
-    depth = 0
+    depth = walk[WALK_DEPTH]
+    walk[WALK_DEPTH] = 0
     while left > 0:
         level = worse_level(book, instrument, against, depth)
         if level < 0 or not crosses(side, px, book.levels[level].px):
             break
         level_px = np.int64(book.levels[level].px)
-        handle = np.int64(book.levels[level].head)
-        pool = np.int64(book.levels[level].qty)
-        shared = minimum != FIFO and pool > left
-        wanted = left
-        spare = unshared(book.orders, handle, wanted, pool, minimum) if shared else 0
+        handle = walk[WALK_ON]
+        if handle == NOT_STOPPED:
+            handle = np.int64(book.levels[level].head)
+            pool = np.int64(book.levels[level].qty)
+            wanted = left
+            shared = minimum != FIFO and pool > wanted
+            spare = unshared(book.orders, handle, wanted, pool, minimum) if shared else np.int64(0)
+        else:
+            walk[WALK_ON] = NOT_STOPPED
+            pool, wanted, spare = walk[WALK_POOL], walk[WALK_WANTED], walk[WALK_SPARE]
+            shared = minimum != FIFO and pool > wanted
         while handle != NONE and handle != stop and left > 0:
+            if at == events.shape[0]:
+                walk[WALK_ON] = handle
+                walk[WALK_DEPTH] = depth
+                walk[WALK_POOL], walk[WALK_WANTED], walk[WALK_SPARE] = pool, wanted, spare
+                return at, left
             after = np.int64(book.orders[handle].next)
             if not clients_only or book.orders[handle].owner != 0:
                 there = np.int64(book.orders[handle].qty)

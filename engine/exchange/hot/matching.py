@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from engine.book.hot.book import NONE, add_order, order_ref, reduce_order, side_row, worse_level
-from engine.exchange.hot.core import NOBODY_STOPS, cross_book, crosses, is_met, other_side
+from engine.exchange.hot.core import NOBODY_STOPS, NOT_STOPPED, WALK_ON, cross_book, crosses, is_met, other_side
 from engine.exchange.hot.listing import FOR_CROSS, traded_instrument
 from engine.exchange.hot.market import publish_add, publish_delete, publish_executed, publish_replace
 from engine.exchange.hot.prorata import FIFO
@@ -201,8 +201,13 @@ def match(venue, instrument, side, px, qty, owner, user_ref, clients_only, stop)
             limit = own_px
             if minimum != FIFO:
                 limit += -1 if side == BUY else 1
-        count, left = cross_book(venue.book, venue.events, NOTHING, instrument, side, limit, left, NOTHING, minimum, clients_only, own)
-        tell_executions(venue, count, instrument, side, owner, user_ref)
+        more = True
+        while more:
+            count, left = cross_book(
+                venue.book, venue.events, NOTHING, venue.walk, instrument, side, limit, left, NOTHING, minimum, clients_only, own
+            )
+            tell_executions(venue, count, instrument, side, owner, user_ref)
+            more = venue.walk[WALK_ON] != NOT_STOPPED
         if owner == NO_OWNER or own == NOBODY_STOPS:
             break
         if left > 0:

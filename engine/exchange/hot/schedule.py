@@ -10,6 +10,9 @@ first is decided by price, then by arrival, displayed or not. Of a displayed ord
 cross as a whole Q; OUCH says E with the liquidity flag of the cross. All of a cross has one match number. What was entered for the
 cross and did not trade is cancelled; displayed orders stay. Before a cross I tells its imbalance once a second.
 
+A large cross takes several turns, so that what it says can leave between them. While it is under way nobody is heard, and there is no
+flow: it is of the books as they were when its price was found.
+
 Nothing of a cross is refused for meeting an order of the same account.
 """
 
@@ -24,6 +27,11 @@ from engine.exchange.hot.matching import forget, take, withdraw
 from engine.exchange.hot.reports import IOC_CANCEL, book_fill, report_canceled, report_executed
 from engine.exchange.hot.state import (
     BASE_NS,
+    CROSS_LEFT,
+    CROSS_NUMBER,
+    CROSS_PX,
+    CROSS_VOLUME,
+    CROSSING,
     NEXT_DUE,
     NEXT_MATCH,
     NO_OWNER,
@@ -47,6 +55,13 @@ NOT_YET = -1
 
 # At most this many in a turn.
 EVENTS_PER_STEP = 16
+# Of a cross, so many orders in a turn.
+CROSS_ORDERS_PER_STEP = 256
+
+# Values of CROSSING.
+NO_CROSS = 0
+CROSS_BIDS, CROSS_OFFERS = 1, 2
+CROSS_REST = 3  # what was entered for the cross and did not trade is cancelled
 
 EVENT_MARKET_END = np.int64(ord("M"))
 NOT_PRINTABLE = np.int64(ord("N"))
@@ -98,10 +113,10 @@ def trade_at(venue, handle, instrument, qty, px, number, liquidity):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def cancel_side(venue, shadow, side):
-    """Cancel what is left on a shadow's side."""
+def cancel_side(venue, shadow, side, count):
+    """Cancel what is left on a shadow's side, at most `count` orders. Returns how many more there might have been."""
     level = best_level(venue.book, shadow, side)
-    while level >= 0:
+    while level >= 0 and count > 0:
         handle = np.int64(venue.book.levels[level].head)
         order = venue.book.orders[handle]
         owner, qty = np.int64(order.owner), np.int64(order.qty)
@@ -109,30 +124,70 @@ def cancel_side(venue, shadow, side):
             report_canceled(venue.clients, owner, venue.stats, venue.words[NOW_NS], np.int64(order.user_ref), qty, IOC_CANCEL)
         withdraw(venue, handle, qty)
         level = best_level(venue.book, shadow, side)
+        count -= 1
+    return count
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def trade_side(venue, words, instrument, shadow, side, letter, count):
+    """Trade what is left of the cross on a side, with at most `count` orders. Returns how many more there might have been."""
+    while words[CROSS_LEFT] > 0 and count > 0:
+        handle = first_of(venue.book, instrument, shadow, side)
+        qty = min(words[CROSS_LEFT], np.int64(venue.book.orders[handle].qty))
+        trade_at(venue, handle, instrument, qty, words[CROSS_PX], words[CROSS_NUMBER], letter)
+        words[CROSS_LEFT] -= qty
+        count -= 1
+    return count
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def find_cross(venue, schedule, instrument, shadow):
+    """Where a cross takes place, and its match number."""
+    words = schedule.words
+    reference = reference_px(venue.book, instrument, schedule.last_px[instrument])
+    words[CROSS_PX], words[CROSS_VOLUME] = clearing_px(venue.book, instrument, shadow, reference)
+    words[CROSS_NUMBER] = venue.words[NEXT_MATCH]
+    venue.words[NEXT_MATCH] += 1
+    words[CROSS_LEFT] = words[CROSS_VOLUME]
+    words[CROSSING] = CROSS_BIDS
+
+
+@njit(cache=True, _nrt=False, forceinline=True)
+def is_crossing(schedule):
+    """Whether a cross is under way of which there is more to do."""
+    return schedule.words[CROSSING] != NO_CROSS
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def hold_cross(venue, schedule, instrument, cross):
-    """The OPENING or CLOSING cross of an instrument. What does not suffice for one is said as one of no shares."""
+    """Some of the OPENING or CLOSING cross of an instrument. Returns whether it is over. What does not suffice for one is said as one of no
+    shares."""
+    words = schedule.words
     shadow = shadow_of(instrument, cross)
     letter = CROSS_LETTERS[cross]
-    reference = reference_px(venue.book, instrument, schedule.last_px[instrument])
-    px, volume = clearing_px(venue.book, instrument, shadow, reference)
-    number = venue.words[NEXT_MATCH]
-    venue.words[NEXT_MATCH] = number + 1
-    for bids in range(2):
-        side = BUY if bids == 0 else SELL
-        left = volume
-        while left > 0:
-            handle = first_of(venue.book, instrument, shadow, side)
-            qty = min(left, np.int64(venue.book.orders[handle].qty))
-            trade_at(venue, handle, instrument, qty, px, number, letter)
-            left -= qty
-    publish_cross(venue.market, venue.words[NOW_NS], instrument, venue.listing.symbols[instrument], volume, px, number, letter)
-    cancel_side(venue, shadow, BUY)
-    cancel_side(venue, shadow, SELL)
-    if volume > 0:
-        schedule.last_px[instrument] = px
+    if words[CROSSING] == NO_CROSS:
+        find_cross(venue, schedule, instrument, shadow)
+    count = CROSS_ORDERS_PER_STEP
+    if words[CROSSING] == CROSS_BIDS:
+        count = trade_side(venue, words, instrument, shadow, np.int64(BUY), letter, count)
+        if words[CROSS_LEFT] == 0:
+            words[CROSSING] = CROSS_OFFERS
+            words[CROSS_LEFT] = words[CROSS_VOLUME]
+    if words[CROSSING] == CROSS_OFFERS:
+        count = trade_side(venue, words, instrument, shadow, np.int64(SELL), letter, count)
+        if words[CROSS_LEFT] == 0:
+            symbol = venue.listing.symbols[instrument]
+            now_ns, volume, px, number = venue.words[NOW_NS], words[CROSS_VOLUME], words[CROSS_PX], words[CROSS_NUMBER]
+            publish_cross(venue.market, now_ns, instrument, symbol, volume, px, number, letter)
+            if volume > 0:
+                schedule.last_px[instrument] = px
+            words[CROSSING] = CROSS_REST
+    if words[CROSSING] == CROSS_REST:
+        count = cancel_side(venue, shadow, np.int64(BUY), count)
+        count = cancel_side(venue, shadow, np.int64(SELL), count)
+        if count > 0:
+            words[CROSSING] = NO_CROSS
+    return words[CROSSING] == NO_CROSS
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -168,14 +223,15 @@ def enter_state(venue, instrument, state, reason):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def carry_out(venue, schedule, kind, instrument):
-    """One event of the schedule."""
+    """One event of the schedule. Returns whether it is over."""
     if kind == QUOTE:
         enter_state(venue, instrument, np.int64(QUOTING), NO_REASON)
     elif kind in (TELL_OPENING, TELL_CLOSING):
         tell_imbalance(venue, schedule, instrument, OPENING if kind == TELL_OPENING else CLOSING)
     elif kind in (CROSS_OPENING, CROSS_CLOSING):
         opens = kind == CROSS_OPENING
-        hold_cross(venue, schedule, instrument, OPENING if opens else CLOSING)
+        if not hold_cross(venue, schedule, instrument, OPENING if opens else CLOSING):
+            return False
         enter_state(venue, instrument, np.int64(TRADING if opens else HALTED), NO_REASON)
     elif kind == HALT:
         enter_state(venue, instrument, np.int64(HALTED), NEWS_PENDING)
@@ -183,6 +239,7 @@ def carry_out(venue, schedule, kind, instrument):
         enter_state(venue, instrument, np.int64(TRADING), NO_REASON)
     else:
         publish_event(venue.market, venue.words[NOW_NS], EVENT_MARKET_END)
+    return True
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -202,7 +259,8 @@ def keep_schedule(schedule, venue, script, now_ns):
         if due_ns > now_ns:
             break
         venue.words[NOW_NS] = max(venue.words[NOW_NS], due_ns)
-        carry_out(venue, schedule, schedule.kinds[at], schedule.instruments[at])
-        words[NEXT_DUE] = at + 1
         done += 1
+        if not carry_out(venue, schedule, schedule.kinds[at], schedule.instruments[at]):
+            break
+        words[NEXT_DUE] = at + 1
     return done

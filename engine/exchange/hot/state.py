@@ -169,7 +169,8 @@ class Listing(NamedTuple):
 
 class Venue(NamedTuple):
     """All that matching touches: positions is a board of POSITION, 65,536 lines for each account, one after the other; stats one
-    EXCHANGE_STATS record; words (VENUE_WORDS,) int64; events: EVENT records (hot/core.py), one for each order that there can be."""
+    EXCHANGE_STATS record; words (VENUE_WORDS,) int64; events (EVENTS,) EVENT records and walk (WALK_WORDS,) int64: the matching
+    core's."""
 
     book: Book
     market: Market
@@ -179,6 +180,7 @@ class Venue(NamedTuple):
     stats: np.ndarray
     words: np.ndarray
     events: np.ndarray
+    walk: np.ndarray
 
 
 # Words of Flow.words.
@@ -204,7 +206,12 @@ class Flow(NamedTuple):
 # Words of Schedule.words.
 NEXT_DUE = 0  # the next of its events
 BASE_NS = 1  # when the market opened for messages, from which the schedule counts; since midnight
-SCHEDULE_WORDS = 2
+CROSSING = 2  # how far a cross is (hot/schedule.py), and what it has found: its price, its shares, its match number
+CROSS_PX = 3
+CROSS_VOLUME = 4
+CROSS_NUMBER = 5
+CROSS_LEFT = 6  # shares of this side that are still to trade
+SCHEDULE_WORDS = 7
 
 
 class Schedule(NamedTuple):

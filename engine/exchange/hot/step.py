@@ -20,7 +20,7 @@ from engine.exchange.hot.market import end_session, flush, keep_market_alive, ma
 from engine.exchange.hot.paper import publish_nothing
 from engine.exchange.hot.replay import ENDED, history_now, replay_next
 from engine.exchange.hot.rewind import serve_rewinds
-from engine.exchange.hot.schedule import keep_schedule
+from engine.exchange.hot.schedule import is_crossing, keep_schedule
 from engine.exchange.hot.session import PACKETS_PER_STEP, all_told, cancel_open, clear_up, connection_of, speak_to_all, take_in, take_packet
 from engine.exchange.hot.state import (
     CLIENT_FD,
@@ -82,9 +82,12 @@ def step(exchange, clock):
     done = 0
     flown = 0
     if not paused:
-        if phase == PHASE_TRADING:
+        if phase == PHASE_TRADING or is_crossing(exchange.schedule):
             # Before the clients: what comes in this turn comes after what was due by now.
             done += keep_schedule(exchange.schedule, venue, exchange.flow.words, now_ns - exchange.words[MIDNIGHT_NS])
+        # A cross of which there is more is of the books as it found them.
+        paused = is_crossing(exchange.schedule)
+    if not paused:
         done += serve(exchange, now_ns)
     if phase == PHASE_TRADING or exchange.words[FLOW_KIND] == FLOW_PAPER:
         if not paused:

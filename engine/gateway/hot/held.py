@@ -81,7 +81,7 @@ def let_wait(gateway, clock, order, tsc):
         entered = enqueue(queue, order, lane, tsc)
         if entered == NOWHERE:
             return 0
-        while order.qty == 0 and has_room(gateway.reports, 1) and follow_order(gateway, clock, entered, tsc) == ON_THE_WAY:
+        while has_room(gateway.reports, 1) and follow_order(gateway, clock, entered, tsc) == ON_THE_WAY:
             pass
     elif order_id <= session[LAST_ID]:
         turn_away(gateway, clock, order, REASON_DUPLICATE_ID)
