@@ -5,11 +5,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from engine.layout import KILL_SCOPES
+from engine.layout import KILL_SCOPES, pack_symbol
 from engine.runtime import keeper, kills, latch, standing
 from engine.runtime.config import DEFAULT_PATH, RingsConfig, load
 from engine.runtime.instance import Instance
@@ -201,6 +203,77 @@ def test_arming_is_logged_before_anything_passes_again(shared: Instance, monkeyp
     assert kills.held(shared.control) == [WHOLE]
     with pytest.raises(latch.Killed):
         latch.check(shared.name)
+
+
+MOMENTS = [(standing, "append"), (latch, "release"), (latch, "is_latched"), (kills, "lift")]
+
+
+@pytest.mark.statement(10)
+@pytest.mark.parametrize("done", ["whole", "as far as the word"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "step"), MOMENTS, ids=[step for _, step in MOMENTS])
+def test_a_kill_that_comes_while_another_is_being_armed_holds(
+    shared: Instance, monkeypatch: pytest.MonkeyPatch, owner: ModuleType, step: str, after: bool, done: str
+) -> None:
+    """It waits for nobody, so it may come between any two steps of the arm, which knows of the first one only; and its disk may be slow."""
+    assert tickpath(shared.name, "kill", "--reason", "the first").exit_code == 0
+    come: list[str] = []
+
+    def kill_once() -> None:
+        if not come:
+            come.append("the second")
+            if done == "whole":
+                killswitch.set_kill(shared.name, come[0])
+            else:
+                kills.put(shared.control, WHOLE, come[0])
+
+    def stepped(*arguments: Any) -> Any:
+        if not after:
+            kill_once()
+        returned = real(*arguments)
+        kill_once()
+        return returned
+
+    lifted, lift = [], kills.lift
+    monkeypatch.setattr(kills, "lift", lambda *given: (lifted.append(True), lift(*given))[1])
+    real = getattr(owner, step)
+    monkeypatch.setattr(owner, step, stepped)
+    armed = tickpath(shared.name, "arm", *ADA)
+    assert come, "nobody killed: nothing was tested"
+    assert bool(lifted) == (step == "lift"), "not even for a moment"
+    assert kills.held(shared.control) == [WHOLE]
+    with pytest.raises(latch.Killed):
+        latch.check(shared.name)
+    assert (armed.exit_code, "killed again while it was being armed" in armed.output) == (2, True), armed.output
+    monkeypatch.undo()
+
+
+@pytest.mark.statement(10)
+def test_a_latch_that_is_renewed_while_it_is_being_armed_holds_though_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPATH_STATE", str(tmp_path / "state"))
+    latch.latch("idle", "the first")
+    append = standing.append
+
+    def killed_again(*arguments: Any) -> None:
+        append(*arguments)
+        latch.latch("idle", "the second")
+
+    monkeypatch.setattr(standing, "append", killed_again)
+    with pytest.raises(kills.Overtaken, match="instance=idle: it was killed again while it was being armed"):
+        kills.arm(None, "idle", WHOLE, "Ada", "go on")
+    with pytest.raises(latch.Killed, match="the second"):
+        latch.check("idle")
+
+
+def test_a_symbol_in_other_letters_than_the_venues_is_refused_and_not_killed_in_name_only(shared: Instance) -> None:
+    shared.instruments.records[7]["symbol"] = pack_symbol("AAPL")
+    refused = tickpath(shared.name, "kill", "--symbol", "aapl")
+    assert refused.exit_code == 2
+    assert f"--symbol=aapl: instance={shared.name} knows none of that name, but AAPL; expected that" in refused.output
+    assert kills.held(shared.control) == []
+    assert tickpath(shared.name, "kill", "--symbol", "MSFT").exit_code == 0, "it may still be named"
+    assert tickpath(shared.name, "kill", "--symbol", "AAPL").exit_code == 0
+    assert kills.held(shared.control) == [Scope(symbol="MSFT"), Scope(symbol="AAPL")]
 
 
 def test_an_instance_that_starts_during_a_kill_is_killed(shared: Instance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,24 @@ def test_a_kill_by_anybody_is_told(shared: Instance) -> None:
     assert len(desk.look()) == 1
 
 
+@pytest.mark.statement(10)
+@pytest.mark.parametrize("scope", [WHOLE, Scope(symbol="AAPL")], ids=str)
+def test_a_kill_from_an_environment_with_another_state_folder_is_latched_where_this_run_looks(
+    shared: Instance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scope: Scope
+) -> None:
+    desk = Desk(shared)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TICKPATH_STATE", str(tmp_path / "elsewhere"))
+        kills.kill(shared.control, shared.name, scope, "odd fills", "Ada")
+    assert not latch.is_latched(shared.name, scope)
+    desk.look()
+    assert "(odd fills)" in latch.latched(shared.name)[scope]
+    # Once it is armed it stays so.
+    kills.arm(shared.control, shared.name, scope, "Ada", "go on")
+    desk.look()
+    assert latch.latched(shared.name) == {}
+
+
 def test_after_an_arm_what_lasted_must_last_as_long_again(shared: Instance) -> None:
     desk = Desk(shared)
     desk.control["session_up"] = 0

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.layout import CONTROL, GATEWAY_STATS, unpack_symbol
+from engine.layout import CONTROL, GATEWAY_STATS, INSTRUMENT, pack_symbol, unpack_symbol
 from engine.runtime import kills, latch
 from engine.runtime.latch import WHOLE, Scope
 from shm.segment import SHM, SegmentError
-from shm.table import Table
+from shm.table import Board, Table
 
 # What a gateway that lives needs to cancel everything; a slow venue may take longer, and is not waited for.
 SWEPT_PATIENCE_S = 1.0
@@ -29,7 +29,7 @@ class Swept:
 def set_kill(instance: str, reason: str, scope: Scope = WHOLE) -> int:
     """Block, latch, log. Returns the kill's number. SegmentError where the instance does not run: it is latched all the same.
 
-    Killing everything waits for nobody. ValueError for a venue that is not the instance's, or where too many scoped kills hold.
+    Killing everything waits for nobody. ValueError for a venue or a symbol that is not the instance's, or where too many scoped kills hold.
     """
     if scope.whole:
         return _kill(instance, scope, reason)
@@ -41,6 +41,7 @@ def _kill(instance: str, scope: Scope, reason: str) -> int:
     control = running(instance)
     if control is not None:
         _check_venue(control, instance, scope)
+        _check_symbol(instance, scope)
     try:
         number = kills.kill(control, instance, scope, reason)
     except OSError as error:
@@ -107,6 +108,17 @@ def _check_venue(control: Table, instance: str, scope: Scope) -> None:
     own = int(control.records[0]["venue"])
     if scope.venue and own and scope.venue != unpack_symbol(own):
         raise ValueError(f"--venue={scope.venue}: instance={instance} trades at {unpack_symbol(own)} alone; expected that")
+
+
+def _check_symbol(instance: str, scope: Scope) -> None:
+    """A symbol in other letters than the venue's would kill nothing. One that nobody has named yet may still come."""
+    if not scope.symbol:
+        return
+    with as_owner(instance):
+        named = Board.attach(f"{instance}.instruments", INSTRUMENT, writable=False).records["symbol"]
+    meant = [symbol for symbol in {scope.symbol.upper(), scope.symbol.lower()} if pack_symbol(symbol) in named]
+    if meant and pack_symbol(scope.symbol) not in named:
+        raise ValueError(f"--symbol={scope.symbol}: instance={instance} knows none of that name, but {meant[0]}; expected that")
 
 
 @contextlib.contextmanager

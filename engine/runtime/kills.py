@@ -6,7 +6,8 @@ log does not explain.
 
 import contextlib
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -86,15 +87,54 @@ def kill(control: Table | None, instance: str, scope: Scope, reason: str, by: st
 
 
 def arm(control: Table | None, instance: str, scope: Scope, by: str, reason: str) -> bool:
-    """Log, take the latch away and let orders pass; whether there was a kill. ValueError where nobody is named. OSError."""
+    """Log, take the latch away and let orders pass; whether there was a kill. ValueError where nobody is named. OSError.
+
+    Overtaken where another kill came meanwhile: a kill of everything waits for nobody, and whoever arms cannot have known of it.
+    """
     made = standing.decision(f"kill of {scope}", "armed", "killed", by, reason)
-    if not latch.is_latched(instance, scope) and (control is None or scope not in held(control)):
+    number, seen = _kills(control), latch.marks(instance, scope)
+    if not seen and (control is None or scope not in held(control)):
         return False
     standing.append(instance, made)
-    latch.release(instance, scope)
-    if control is not None:
-        lift(control, scope)
+    if scope.whole:
+        # A kill of a part asks for the lock that the armer holds (`alone`); a kill of everything does not.
+        _let_go(control, instance, number, seen)
+    else:
+        latch.release(instance, scope)
+        if control is not None:
+            lift(control, scope)
     return True
+
+
+def _let_go(control: Table | None, instance: str, number: int, seen: dict[Path, tuple[int, int]]) -> None:
+    """Undo the kill of everything whose latches were `seen` when `number` was the last kill, and no later one."""
+    latch.release(instance, WHOLE, seen)
+    if latch.is_latched(instance) or _kills(control) != number:
+        _stay_killed(control, instance)
+    if control is not None:
+        lift(control, WHOLE)
+        # Between that look and this store there is next to nothing; a kill that came just there is put again.
+        if _kills(control) != number:
+            _stay_killed(control, instance)
+
+
+class Overtaken(ValueError):
+    """It was killed again while it was being armed, and stays killed."""
+
+
+def _stay_killed(control: Table | None, instance: str) -> NoReturn:
+    """In the words, on disk and in the log, whatever of it the other kill has done by now."""
+    why = "killed again while it was being armed"
+    if control is not None and not control.records[0]["kill"]:
+        put(control, WHOLE, why)
+    if not latch.is_latched(instance):
+        latch.latch(instance, why, WHOLE, "tickpath")
+    standing.append(instance, _decision("kill", WHOLE, "armed", "tickpath", why))
+    raise Overtaken(f"instance={instance}: it was {why}, and stays killed; see why, and arm it again")
+
+
+def _kills(control: Table | None) -> int:
+    return int(control.records[0]["kills"]) if control is not None else 0
 
 
 def alone(instance: str) -> contextlib.AbstractContextManager[None]:

@@ -100,9 +100,19 @@ def latch(instance: str, reason: str, scope: Scope = WHOLE, by: str = "") -> Pat
     return path
 
 
-def release(instance: str, scope: Scope = WHOLE) -> bool:
-    """Take every latch of the scope away; whether there was one. OSError where one may not be removed."""
-    found = [path for path in _paths(instance, scope) if path.exists()]
+def marks(instance: str, scope: Scope = WHOLE) -> dict[Path, tuple[int, int]]:
+    """The latches of the scope that there are, each with what another kill's would not have."""
+    found = {}
+    for path in _paths(instance, scope):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found[path] = status.st_ino, status.st_mtime_ns
+    return found
+
+
+def release(instance: str, scope: Scope = WHOLE, seen: dict[Path, tuple[int, int]] | None = None) -> bool:
+    """Take the latches of the scope away, or of those only what was `seen`; whether there was one. OSError where one may not be removed."""
+    found = [path for path, mark in marks(instance, scope).items() if seen is None or seen.get(path) == mark]
     for path in found:
         path.unlink()
         sync(path.parent)

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.layout import BOOK_GAPPED, BOOK_STALE, PHASE_TRADING, pack_symbol, unpack_symbol
 from engine.risk.sentences import SENTENCES
-from engine.runtime import kills
+from engine.runtime import kills, latch
 from engine.runtime.accounts import Accounts
 from engine.runtime.alerts import Alerts
 from engine.runtime.config import Config
@@ -132,10 +132,24 @@ class Tripwires:
             reason = bytes(record["kill_reason"]).rstrip(b"\0").decode("utf-8", "replace")
             scopes = "; ".join(str(scope) for scope in kills.held(self.shared.control))
             self.alerts.say(f"KILLED ({scopes}): {reason}; `tickpath arm --instance {self.shared.name}` after the cause is found")
+            self._latch_here(reason)
         if self.killed and not record["kill"]:
             # What lasted before it was armed is the armer's to judge; it must last as long again.
             self.since = dict.fromkeys(self.since, self.clock())
         self.killed = bool(record["kill"])
+
+    def _latch_here(self, reason: str) -> None:
+        """Whoever killed may have another state folder than this run (another environment), where the next start would not look."""
+        for scope in kills.held(self.shared.control):
+            if latch.is_latched(self.shared.name, scope):
+                continue
+            try:
+                latch.latch(self.shared.name, reason, scope, BY)
+                if scope not in kills.held(self.shared.control):
+                    # Armed this very moment: the latch was gone because it was being taken away.
+                    latch.release(self.shared.name, scope)
+            except OSError as error:
+                self.troubles.append(f"kill: it holds in this run but could not be kept for the next start: {error}")
 
 
 BEGINNINGS = {
