@@ -15,11 +15,12 @@ from engine.exchange.menu import Latency
 from engine.exchange.stage import Account
 from engine.feed import itch
 from engine.feed.capture import find_lines, messages_of
+from engine.gateway.ouch import v42
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import PHASE_TRADING
 from engine.messages.hot.stamp import NOW
 from engine.wire import soupbintcp
-from tests.exchange_rig import Rig, cancel, decode_ouch, enter, replace, soup_packets
+from tests.exchange_rig import Rig, cancel, client_token, decode_ouch, enter, replace, soup_packets
 from tests.exchange_rig import packet as soup_packet
 from tests.fault_mutate import mutated
 from tests.fault_servers import ExchangeServers, FeedRecovery
@@ -27,6 +28,7 @@ from tests.fault_sessions import SESSION_TARGETS, any_message
 from tests.feed_house import FeedHouse
 from tests.gateway_house import House, login_accepted, sequenced
 from tests.itch_flow import Flow, end_of_session, frame, heartbeat, in_packets, packet, random_message, unframe
+from tests.ouch42_tongue import Tongue
 from tools.capture import lines_of, messages, survey
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -134,6 +136,8 @@ class FeedFile:
 class ExchangeOrders:
     """OUCH over SoupBinTCP as a client sends it to the simulated exchange."""
 
+    protocol = "ouch50"
+
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.rig: Rig | None = None
@@ -146,12 +150,12 @@ class ExchangeOrders:
             self.rig = Rig(
                 Path(self.folder.name), orders_max=500, levels_max=100, client_orders_max=1 << 10, reports_max=64, latency=latency,
                 self_trade=rng.choice(["trade", "cancel_newest", "cancel_oldest", "cancel_both"]), accounts=(Account("QUIET", "ONE"),),
-                cancel_on_disconnect=rng.random() < 0.5,
+                cancel_on_disconnect=rng.random() < 0.5, protocol=self.protocol,
             )  # fmt: skip
             self.rig.phase(PHASE_TRADING)
             self.quiet = self.rig.wire_client(1)
         login = soupbintcp.LOGIN_REQUEST.encode(username="TICK", password="PATH", session="", sequence="1".rjust(20))
-        said = [soup_packet(login[0], login[1:])] + [soup_packet(soupbintcp.UNSEQUENCED, raw) for raw in orders(rng)]
+        said = [soup_packet(login[0], login[1:])] + [soup_packet(soupbintcp.UNSEQUENCED, raw) for raw in self.orders(rng)]
         if rng.random() < 0.3:
             said[0] = mutated(rng, said[0])
         for _ in range(rng.randrange(4)):
@@ -179,6 +183,9 @@ class ExchangeOrders:
         check_invariants(self.rig.stage.state.venue.book)
         self.ask_quietly(self.rig, 1 + seed % ROUNDS_PER_HOUSE)
 
+    def orders(self, rng: random.Random) -> list[bytes]:
+        return orders(rng)
+
     def ask_quietly(self, made: Rig, user_ref: int) -> None:
         """Whatever one client does, another one is served."""
         self.quiet.send(soup_packet(soupbintcp.UNSEQUENCED, enter(user_ref, "B", 1, 100, tif="3")))
@@ -200,6 +207,21 @@ class ExchangeOrders:
         self.folder.cleanup()
 
 
+class ExchangeOrders42(ExchangeOrders):
+    """The same in OUCH 4.2."""
+
+    protocol = "ouch42"
+
+    def orders(self, rng: random.Random) -> list[bytes]:
+        tongue = Tongue(client_token)
+        found = []
+        for raw in orders(rng):
+            # Some prices do not fit four bytes, and some messages are none of 4.2.
+            with contextlib.suppress(ValueError):
+                found.append(tongue.to_42(raw, inbound=True) if rng.random() < 0.7 else any_message(rng, v42.INBOUND_BY_CODE))
+        return found
+
+
 def orders(rng: random.Random) -> list[bytes]:
     """What a client may say, with any value in any field."""
     found: list[bytes] = []
@@ -219,10 +241,13 @@ def orders(rng: random.Random) -> list[bytes]:
 class GatewayReports:
     """OUCH over SoupBinTCP as a venue sends it to the gateway, which may end its session with a reason and nothing else."""
 
+    protocol = "ouch50"
+    reports = ouch.OUTBOUND_BY_CODE
+
     def round(self, seed: int) -> None:
         rng = random.Random(seed)
         logged_in = rng.random() < 0.8
-        house = House(login=False, reconnect_tries=rng.choice([0, 3]), reconnect_ms=1)
+        house = House(login=False, reconnect_tries=rng.choice([0, 3]), reconnect_ms=1, protocol=self.protocol)
         with contextlib.closing(house):
             # Garbage comes while it asks for the head of the sequence, for the day, or for what the venue heard; or when it is up.
             if logged_in:
@@ -239,7 +264,7 @@ class GatewayReports:
                 if draw < 0.3:
                     said.append(sequenced(ouch.ACCEPTED, user_ref=rng.randrange(8), quantity=rng.randrange(1 << 20)))
                 elif draw < 0.6:
-                    said.append(soup_packet(soupbintcp.SEQUENCED, any_message(rng, ouch.OUTBOUND_BY_CODE)))
+                    said.append(soup_packet(soupbintcp.SEQUENCED, any_message(rng, self.reports)))
                 elif draw < 0.8:
                     said.append(mutated(rng, sequenced(ouch.ACCEPTED, user_ref=1, quantity=100), said))
                 else:
@@ -259,6 +284,13 @@ class GatewayReports:
 
     def close(self) -> None:
         pass
+
+
+class GatewayReports42(GatewayReports):
+    """The same in OUCH 4.2; its heartbeats, which end a replay, are among what is said."""
+
+    protocol = "ouch42"
+    reports = v42.OUTBOUND_BY_CODE
 
 
 class CaptureFiles:
@@ -303,7 +335,9 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "packets": FeedPackets,
     "file": FeedFile,
     "orders": ExchangeOrders,
+    "orders42": ExchangeOrders42,
     "reports": GatewayReports,
+    "reports42": GatewayReports42,
     "captures": CaptureFiles,
     "recovery": FeedRecovery,
     "servers": ExchangeServers,

@@ -32,6 +32,13 @@ def test_the_shipped_config_is_valid(raw: dict[str, Any]) -> None:
     assert [process.name for process in config.process] == ["feed_handler", "strategy", "order_gateway", "exchange"]
 
 
+def test_ouch42_with_what_it_takes_is_valid_and_a_silence_of_less_than_two_heartbeats_is_not(raw: dict[str, Any]) -> None:
+    put(put(raw, "gateway.protocol", "ouch42"), "gateway.trader", "DESK")
+    assert check(raw, "default").gateway.protocol == "ouch42"
+    with pytest.raises(ConfigError, match=r"gateway\.silence_ms=1999: expected at least 2000 with gateway.protocol=ouch42"):
+        check(put(raw, "gateway.silence_ms", 1_999), "default")
+
+
 BAD = [
     ("seconds", -1.0, "seconds=-1.0: expected `float` >= 0.0"),
     ("seconds", "ten", "seconds='ten': expected `float`, got `str`"),
@@ -51,6 +58,8 @@ BAD = [
     ("gateway.password", "far too long a password", "gateway.password: no credentials in a config"),
     ("gateway.reconnect_ms_max", 49, "gateway.reconnect_ms_max=49: expected at least gateway.reconnect_ms=50"),
     ("gateway.silence_ms", 0, "gateway.silence_ms=0"),
+    ("gateway.protocol", "ouch43", "gateway.protocol='ouch43': invalid enum value 'ouch43'"),
+    ("gateway.protocol", "ouch42", "gateway.trader=TICKPATH: expected at most 4 characters with gateway.protocol=ouch42"),
     ("risk.position_max", None, "risk: missing key 'position_max'"),
     ("risk.collar_pbs", 5, "risk: unknown key 'collar_pbs'; did you mean 'collar_bps'?"),
     ("process.0.stages", [], "process[0].stages=[]: expected `array` of length >= 1"),

@@ -14,9 +14,9 @@ from engine.layout import (
     BUY,
     SELL,
 )
-from tests.gateway_house import AAPL, MSFT, PLAIN, PX, House, build_houses, login_accepted, sequenced
+from tests.gateway_house import AAPL, MSFT, PLAIN, PROTOCOLS, PX, House, build_houses_of_both, login_accepted, sequenced
 
-houses = pytest.fixture(build_houses)
+houses = pytest.fixture(params=PROTOCOLS)(build_houses_of_both)
 
 
 @dataclass
@@ -42,9 +42,16 @@ class ModelVenue:
     )
     outbox: bytes = b""
     match: int = 0
-    # The day's sequence, which begins with the answer to the account query of the house's first login.
-    log: list[bytes] = field(default_factory=lambda: [sequenced(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=1)])
+    # The day's sequence. In 5.0 it begins with the answer to the account query of the house's first login.
+    log: list[bytes] = field(default_factory=list)
     last_ref: int = 0
+
+    def __post_init__(self) -> None:
+        self.answer_query()
+
+    def answer_query(self) -> None:
+        if self.house.protocol == "ouch50":
+            self.log.append(sequenced(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=self.last_ref + 1))
 
     def say(self, message: Any, **fields: Any) -> None:
         self.log.append(sequenced(message, **fields))
@@ -69,11 +76,13 @@ class ModelVenue:
         house.turn_until(lambda: house.session[STATE] == DOWN, "the loss")
         check_busy(house, self)
         house.meet()
+        if house.protocol == "ouch42":
+            house.probe(len(self.log) + 1)
         asked = int(house.heard("login")["sequence"])
         house.venue.send(login_accepted(asked) + b"".join(self.log[asked - 1 :]))
         self.outbox = b""
         check_busy(house, self)
-        self.log.append(sequenced(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=self.last_ref + 1))
+        self.answer_query()
         house.come_up(self.last_ref + 1)
 
     def flush(self) -> None:
@@ -230,7 +239,8 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
     venue, trader = ModelVenue(house, chance, explicit), RandomTrader(house, chance)
     broken = False
     # What rests is cancelled with a session, and can be replaced no more: it takes longer to see enough of that.
-    for sequence in range(60 if PLAIN else 2_400 if losses else 1_000):
+    share = 2 if house.protocol == "ouch42" else 1
+    for sequence in range(60 if PLAIN else (2_400 if losses else 1_000) // share):
         for _ in range(chance.randint(3, 15)):
             roll = chance.random()
             if losses and roll < (0.02 if PLAIN else 0.003) and not broken:
@@ -262,6 +272,10 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
                 venue.flush()
                 venue.inbox += house.settle()
                 trader.learn()
+                if not venue.inbox and house.protocol == "ouch42" and house.stats.unknown_orders:
+                    # Only the answer to something later says what became of them.
+                    house.new(qty=1)
+                    venue.inbox += house.settle()
                 if not venue.inbox:
                     break
                 while venue.inbox:
@@ -272,4 +286,4 @@ def test_positions_and_open_orders_equal_a_model(houses: Callable[..., House], e
         assert house.stats.reconciliations == house.stats.sessions_lost + 1 > 2
     happened = ("accepted", "replaced", "cancelled", "executed", "broken", "rejected_by_venue", "duplicates")
     print({name: int(house.stats[name]) for name in (*happened, "sessions_lost")})
-    assert PLAIN or min(house.stats[name] for name in happened) > 50
+    assert PLAIN or min(house.stats[name] for name in happened) > 50 // share

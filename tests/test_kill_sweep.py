@@ -10,14 +10,15 @@ import pytest
 
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.ouch import v50 as ouch
-from engine.gateway.ouch.hot.encode import CANCEL_BYTES, SWEEP_CANCELS_MAX
+from engine.gateway.ouch.hot.encode import CANCEL_42_BYTES, CANCEL_BYTES, SWEEP_CANCELS_MAX
 from engine.layout import BUY, PHASE_DRAINING, PHASE_TRADING, SELL, TIF_IOC, pack_symbol
 from engine.messages.hot.stamp import NOW
 from engine.risk import rules
 from engine.risk.hot import reasons as risk
 from engine.runtime import kills
 from engine.runtime.latch import WHOLE, Scope
-from tests.gateway_house import AAPL, MSFT, START_TSC, House, build_house, build_houses
+from tests.gateway_house import AAPL, MSFT, SPOKEN, START_TSC, House, build_house, build_houses, parsed
+from tests.ouch42_tongue import Tongue, our_token
 
 house = pytest.fixture(build_house)
 houses = pytest.fixture(build_houses)
@@ -151,8 +152,10 @@ def test_whatever_is_killed_and_armed_exactly_what_is_covered_is_cancelled_and_b
 
 
 @pytest.mark.statement(10)
-def test_a_sweep_of_many_orders_is_one_send(houses: Callable[..., House]) -> None:
-    house = houses(orders_max=1 << 11)
+@pytest.mark.parametrize("protocol", ["ouch50", "ouch42"])
+def test_a_sweep_of_many_orders_is_one_send(houses: Callable[..., House], protocol: str) -> None:
+    house = houses(orders_max=1 << 11, protocol=protocol)
+    size = CANCEL_42_BYTES if protocol == "ouch42" else CANCEL_BYTES
     refs = [house.new(qty=1) for _ in range(SWEEP_CANCELS_MAX)]
     house.settle()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -164,12 +167,12 @@ def test_a_sweep_of_many_orders_is_one_send(houses: Callable[..., House]) -> Non
     house.turn()
     words[gateway_state.FD] = tcp
     sent = theirs.recv(1 << 16)
-    assert len(sent) == SWEEP_CANCELS_MAX * CANCEL_BYTES
+    assert len(sent) == SWEEP_CANCELS_MAX * size
     with pytest.raises(BlockingIOError):
         theirs.recv(1 << 16)
-    packets = [sent[at : at + CANCEL_BYTES] for at in range(0, len(sent), CANCEL_BYTES)]
-    assert {packet[:3] for packet in packets} == {(1 + ouch.CANCEL_ORDER.length).to_bytes(2, "big") + b"U"}
-    decoded = [ouch.CANCEL_ORDER.decode(packet[3:]) for packet in packets]
+    packets = [sent[at : at + size] for at in range(0, len(sent), size)]
+    assert {packet[:3] for packet in packets} == {(size - 2).to_bytes(2, "big") + b"U"}
+    decoded = [parsed(packet[2:])[1] for packet in packets]
     assert decoded == [{"user_ref": ref, "quantity": 0} for ref in reversed(refs)]
     ours.close()
     theirs.close()
@@ -265,9 +268,12 @@ def test_an_order_of_an_instrument_that_is_not_named_is_cancelled_by_a_kill_of_a
 
 
 @pytest.mark.statement(11)
+@pytest.mark.parametrize("protocol", ["ouch50", "ouch42"])
 @pytest.mark.parametrize("strategy", [0, 1, 7, 63])
-def test_every_order_names_its_trader_and_strategy_on_the_wire(houses: Callable[..., House], strategy: int) -> None:
-    house = houses(trader="ADA")
+def test_every_order_names_its_trader_and_strategy_on_the_wire(houses: Callable[..., House], strategy: int, protocol: str) -> None:
+    house = houses(trader="ADA", protocol=protocol)
+    if protocol == "ouch42":
+        SPOKEN["tongue"] = Tongue(lambda ref: our_token(ref, strategy, "ADA"))
     found = rules.read(house.rules)
     assert found is not None
     rules.write(house.rules, replace(found, enabled={strategy: rules.ENABLED, 2: rules.ENABLED}))

@@ -1,6 +1,7 @@
 """OUCH 4.2 at both ends: every message against the tables, the gateway without an account query, the exchange and its tokens."""
 
 import struct
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from engine.wire.table import Message
 from tests.exchange_rig import Rig, SoupClient, cancel, client_token, enter, mass_cancel, query, replace, rig
 from tests.gateway_house import PX, SPOKEN, House, brief, build_houses, login_accepted, sequenced
 from tests.ouch42_tongue import REASONS, TIFS, TRADER, Tongue, our_token
+from tests.running import Launcher
 
 houses = pytest.fixture(lambda: (yield from build_houses("ouch42")))
 
@@ -503,3 +505,22 @@ def test_the_oldest_tokens_are_forgotten_but_never_one_of_a_live_order(tmp_path:
             "the last one is known, the first is not"
         )
         assert client_token(100) == client.tongue.token(100)  # type: ignore[union-attr]
+
+
+# Both of them, as real processes.
+
+
+def test_a_run_on_ouch_4_2_loses_nothing_and_agrees_with_the_exchange(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path, f"test-{uuid.uuid4().hex[:12]}")
+    launcher.replace('protocol = "ouch50"', 'protocol = "ouch42"')
+    launcher.replace('trader = "TICKPATH"', 'trader = "DESK"')
+    report, finished = launcher.trade("--seconds", "3")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (report["failures"], report["lost"], report["malformed"], report["positions_agree"]) == ([], 0, 0, True), report
+    counted = report["counters"]
+    assert (
+        counted["gateway"]["sent"] == counted["exchange"]["orders"] + counted["exchange"]["replaces"] + counted["exchange"]["cancels"] > 0
+    )
+    assert counted["gateway"]["executed"] == counted["exchange"]["client_executions"] == report["fills"] > 0
+    assert counted["gateway"]["unknown_reports"] == counted["gateway"]["unknown_orders"] == 0
+    assert launcher.segments() == []
