@@ -1,5 +1,6 @@
 """OUCH 4.2 at both ends: every message against the tables, the gateway without an account query, the exchange and its tokens."""
 
+import socket
 import struct
 import uuid
 from collections.abc import Callable
@@ -16,14 +17,15 @@ from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.state import DOWN, NEXT_REF, STATE
 from engine.gateway.ouch import bridge, v42, v50
 from engine.gateway.ouch.hot import encode, translate
-from engine.gateway.stage import packet, templates
+from engine.gateway.stage import open_connection, packet, templates
 from engine.layout import BUY, SELL, TIF_DAY, TIF_IOC, pack_symbol
+from engine.messages.hot.stamp import NOW
 from engine.risk.hot import reasons as risk
 from engine.wire import soupbintcp
 from engine.wire.credentials import Credentials
 from engine.wire.table import Message
 from tests.exchange_rig import Rig, SoupClient, cancel, client_token, enter, mass_cancel, query, replace, rig
-from tests.gateway_house import PX, SPOKEN, House, brief, build_houses, login_accepted, sequenced
+from tests.gateway_house import PX, SECOND, SPOKEN, House, brief, build_houses, login_accepted, sequenced
 from tests.ouch42_tongue import REASONS, TIFS, TRADER, Tongue, our_token
 from tests.running import Launcher
 
@@ -277,6 +279,26 @@ def test_a_second_loss_asks_again_and_an_answer_of_before_settles_nothing(house:
     assert house.state_of(lost) == gateway_state.UNKNOWN
 
 
+def test_a_late_word_about_one_lost_order_settles_no_other(house: House) -> None:
+    """It was sent before the cancels, so that the venue read it proves nothing about what came after it."""
+    first, second = house.new(), house.new(side=SELL)
+    house.settle()
+    lose(house)
+    house.reconnect()
+    house.settle()
+    house.venue.say(v50.ACCEPTED, user_ref=1, quantity=100)
+    house.settle()
+    assert (house.state_of(first), house.state_of(second)) == (gateway_state.PENDING_CANCEL, gateway_state.UNKNOWN)
+    assert (house.opens(), house.stats.unknown_orders, house.stats.never_arrived) == ((100, 100), 1, 0)
+    # What was sent after them and is answered settles the other, and not the one that lives.
+    house.new(qty=7)
+    house.settle()
+    house.venue.say(v50.ACCEPTED, user_ref=3, quantity=7)
+    house.settle()
+    assert (house.state_of(first), house.state_of(second)) == (gateway_state.PENDING_CANCEL, gateway_state.REJECTED)
+    assert (house.opens(), house.stats.unknown_orders, house.stats.never_arrived) == ((107, 0), 0, 1)
+
+
 def test_an_order_that_was_given_up_and_lives_after_all_counts_again(house: House) -> None:
     lost = house.new()
     house.settle()
@@ -505,6 +527,54 @@ def test_the_oldest_tokens_are_forgotten_but_never_one_of_a_live_order(tmp_path:
             "the last one is known, the first is not"
         )
         assert client_token(100) == client.tongue.token(100)  # type: ignore[union-attr]
+
+
+# Both of them together.
+
+
+def test_the_gateway_and_the_exchange_agree_over_a_loss(houses: Callable[..., House], tmp_path: Path) -> None:
+    with rig(tmp_path, protocol="ouch42", accounts=(Account("BETA", "TWO"),)) as made:
+        port = made.stage.order_port
+        house = houses(login=False, reconnect_tries=5, reconnect_ms=1, connector=lambda: open_connection("127.0.0.1", port, 15_000))
+
+        def together(reached: Callable[[], bool], what: str) -> None:
+            for _ in range(5_000):
+                if reached():
+                    return
+                house.turn()
+                made.step(after_ns=SECOND // 100)
+                house.clock.words[NOW] += SECOND // 100
+            raise AssertionError(f"never came: {what}")
+
+        def agree() -> None:
+            line, ours = made.positions.records[1], house.line()
+            names = ("position", "cash", "bought", "sold", "open_buy", "open_sell", "fills")
+            assert {name: int(line[name]) for name in names} == {name: ours[name] for name in names}
+            alive = {int(entry.user_ref): int(entry.open) for entry in house.stage.state.table if 0 < entry.state < gateway_state.ENDED}
+            assert alive == {ref: order.qty for ref, order in made.stage.open_orders().items()}
+
+        together(lambda: bool(house.control.session_up), "the session")
+        first = house.new(qty=300)
+        house.replace(first, qty=500)
+        house.new(side=SELL, px=PX + 100)
+        together(lambda: house.stats.accepted == 2 and house.stats.replaced == 1, "what was asked")
+        other = SoupClient(made)
+        other.login("BETA", "TWO")
+        other.order(enter(1, "S", 120, PX))
+        other.reports(2)
+        together(lambda: house.stats.executed == 1, "the trade")
+        agree()
+        assert (house.line()["position"], house.opens()) == (120, (380, 100))
+        assert house.stage.socket is not None
+        house.stage.socket.shutdown(socket.SHUT_RDWR)
+        together(lambda: house.stats.reconciliations == 2, "the session again")
+        agree()
+        assert (house.line()["position"], house.opens(), house.stats.unknown_orders) == (120, (0, 0), 0)
+        house.new(qty=10)
+        together(lambda: house.stats.accepted == 3, "an order on the new session")
+        agree()
+        assert made.stage.open_orders().keys() == {4}
+        assert (house.stats.malformed, made.count("malformed"), house.stats.unknown_reports) == (0, 0, 0)
 
 
 # Both of them, as real processes.
