@@ -59,7 +59,7 @@ from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts
 from engine.wire.credentials import LOGIN_PAIR_AT, Credentials, undumped
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, LENGTH_BYTES, LOGIN_REQUEST, LOGOUT, SILENCE_NS, UNSEQUENCED
-from shm.layout import LINE_BYTES
+from shm.aligned import line_aligned
 from shm.ring import Ring, round_up_capacity
 from shm.table import Board, Table
 
@@ -209,10 +209,10 @@ class GatewayStage:
             session=words,
             inbound=np.zeros(INBOUND_BYTES, np.uint8),
             wire=wire,
-            table=line_aligned(orders_max, ORDER_ENTRY),
+            table=line_aligned(round_up_capacity(orders_max), ORDER_ENTRY),
             ids=np.zeros(round_up_capacity(orders_max), np.uint32),
             named=np.zeros((NAMED_SYMBOLS, 2), np.int64),
-            executions=line_aligned(executions_max, EXECUTION_ENTRY),
+            executions=line_aligned(round_up_capacity(executions_max), EXECUTION_ENTRY),
             positions=positions.records,
             stats=stats.records,
             hops=hops.words(),
@@ -373,12 +373,3 @@ def _orders_42(trader: str) -> tuple[bytes, bytes, bytes]:
     enter = v42.ENTER_ORDER.encode(token=token, side="B", symbol="", firm="", capacity="P", cross="N", customer="", **common)
     replace = v42.REPLACE_ORDER.encode(orig_token=token, token=token, **common)
     return enter, replace, v42.CANCEL_ORDER.encode(token=token, quantity=0)
-
-
-def line_aligned(count: int, dtype: np.dtype) -> np.recarray:
-    """At least `count` zeroed records, a power of two of them, from a cache line on. Their pages are touched now and not in the loop."""
-    capacity = round_up_capacity(count)
-    raw = np.empty(capacity * dtype.itemsize + LINE_BYTES, np.uint8)
-    raw.fill(0)
-    offset = -raw.ctypes.data % LINE_BYTES
-    return raw[offset : offset + capacity * dtype.itemsize].view(dtype).view(np.recarray)

@@ -23,6 +23,7 @@ from engine.risk.hot.state import (
 from engine.risk.limits import OFF_WORD, Limits
 from engine.risk.sentences import SENTENCES
 from engine.risk.words import NUMBERINGS
+from shm.aligned import line_aligned
 from shm.table import Board, Table
 
 SETS_LEAST, SETS_MOST = 1 << 8, 1 << 16
@@ -55,13 +56,13 @@ def make_risk(
         facts=facts.words()[0],
         counts=record["counts"],
         allowed=np.array(sorted(pack_symbol(symbol) for symbol in symbols), np.int64),
-        known=np.zeros(INSTRUMENTS_MAX, KNOWN).view(np.recarray),
-        lines=np.zeros(places, LINE).view(np.recarray),
+        known=line_aligned(INSTRUMENTS_MAX, KNOWN),
+        lines=line_aligned(places, LINE),
         swings=np.zeros((places, 2 * SWINGS), np.int64),
-        own=np.zeros(orders_max, OWN).view(np.recarray),
+        own=line_aligned(orders_max, OWN),
         bucket=bucket,
         window=np.zeros(WINDOW_WORDS, np.int64),
-        sent=np.zeros(sets_for(limits) * WAYS, SENT).view(np.recarray),
+        sent=line_aligned(sets_for(limits) * WAYS, SENT),
         fires=np.zeros(STRATEGIES_MAX, np.int64),
         quotes=quotes.records,
         quote=np.zeros(1, QUOTE).view(np.recarray),

@@ -27,7 +27,17 @@ from engine.gateway.hot.orders import (
 from engine.gateway.hot.pacing import PACE_PER_S, fill_pace, has_token, spend
 from engine.gateway.hot.queue import NOWHERE, WAITING, leave, most_urgent
 from engine.gateway.hot.reports import refuse
-from engine.gateway.hot.state import CANCEL_PENDING, CANCEL_SENT, EXECUTIONS, LAST_ID, OUTBOX_READY, OWED, PENDING_BYTES, PX_LAST
+from engine.gateway.hot.state import (
+    CANCEL_PENDING,
+    CANCEL_SENT,
+    EXECUTIONS,
+    LAST_ID,
+    NEXT_REF,
+    OUTBOX_READY,
+    OWED,
+    PENDING_BYTES,
+    PX_LAST,
+)
 from engine.gateway.ouch.hot.encode import (
     OUTBOX_AT,
     OUTBOX_ORDERS,
@@ -38,8 +48,7 @@ from engine.gateway.ouch.hot.encode import (
 from engine.gateway.ouch.hot.session import send
 from engine.layout import MSG_CANCEL, MSG_NEW, MSG_REPLACE
 from engine.messages.hot.stamp import now_tsc, published_at, wall_ns
-from engine.risk.hot.flow import expect_order
-from engine.risk.hot.gate import check
+from engine.risk.hot.gate import check, expect_order
 from engine.risk.hot.own import link
 from engine.risk.hot.reasons import (
     PASSED,
@@ -59,7 +68,7 @@ HOP_TICK_TO_ORDER = 7
 HOP_QUEUE = 9
 
 # How many places ahead of an order the lines are asked for that orders after it will write.
-PLACES_AHEAD = 2
+PLACES_AHEAD = 1
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
@@ -71,6 +80,7 @@ def take_orders(gateway, clock):
         return 0
     if index != EMPTY:
         expect_order(gateway.risk, orders.slots[index])
+        expect_place(gateway, np.int64(0))
     tsc = now_tsc(clock)
     done = 0
     if gateway.pace[PACE_PER_S] != 0:
@@ -126,6 +136,14 @@ def take_orders(gateway, clock):
     if index != EMPTY and not has_token(gateway.pace):
         done += tend(gateway, clock, tsc)
     return done
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def expect_place(gateway, ahead):
+    """Ask for the lines of the place that an order will have, so many after the next."""
+    place = (gateway.session[NEXT_REF] + ahead) & (gateway.table.shape[0] - 1)
+    prefetch_write(gateway.table, place)
+    prefetch_write(gateway.risk.own, place)
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
@@ -214,9 +232,7 @@ def encode(gateway, order, target, counted_qty, executed_qty, at):
         return encode_cancel(wire, at, np.int64(entry.user_ref), np.int64(entry.strategy), total_qty), np.int64(NOT_FOUND)
     index = enter(gateway, order, order.qty, executed_qty)
     user_ref = np.int64(table[index].user_ref)
-    ahead = (user_ref + PLACES_AHEAD) & (table.shape[0] - 1)
-    prefetch_write(table, ahead)
-    prefetch_write(gateway.risk.own, ahead)
+    expect_place(gateway, np.int64(PLACES_AHEAD))
     gateway.stats[0].open_orders += 1
     change_open(gateway, order.instrument, order.side, max(order.qty - counted_qty, 0))
     link(gateway.risk, index, order.instrument, order.side, order.px)

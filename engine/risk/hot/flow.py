@@ -162,8 +162,8 @@ def first_of(sent, who, how_much):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
-def expect_order(risk, order):
-    """This order will be judged next: ask for the lines where one like it is noted. Where messages are many they are far away."""
+def expect_sent(risk, order):
+    """An order like this will be looked for: ask for the lines where one is noted. Where messages are many they are far away."""
     first = first_of(risk.sent, who_of(order), how_much_of(order))
     prefetch_write(risk.sent, first)
     prefetch_write(risk.sent, first + WAYS // 2)

@@ -15,7 +15,7 @@ from numba import njit
 
 from engine.layout import BUY, MSG_CANCEL, MSG_NEW, MSG_REPLACE, PHASE_TRADING, SELL, TIF_DAY, TIF_IOC
 from engine.messages.hot.stamp import wall_ns
-from engine.risk.hot.flow import count_cancels, judge_flow
+from engine.risk.hot.flow import count_cancels, expect_sent, judge_flow
 from engine.risk.hot.own import crosses_own
 from engine.risk.hot.reasons import (
     PASSED,
@@ -37,10 +37,23 @@ from engine.risk.hot.scopes import covered
 from engine.risk.hot.size import judge_size
 from engine.risk.hot.stake import judge_stake, revalue
 from engine.risk.hot.state import KILL, LINES, OFF, PHASE, SCOPED, SELF_TRADE, SESSION_UP
-from shm.atomics import load_acquire
+from shm.atomics import load_acquire, prefetch, prefetch_write
 
 # One cancel. Typed, since a kernel is compiled once more for every literal that it is called with.
 ONE = np.int64(1)
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def expect_order(risk, order):
+    """This order will be judged next: ask for the lines that it takes, so that they come together. A send leaves few of them near, and the
+    checks would wait for one after the other."""
+    instrument = np.int64(order.instrument)
+    known = risk.known[instrument]
+    prefetch(risk.quotes, instrument)
+    prefetch(risk.instruments, instrument)
+    prefetch_write(risk.positions, instrument)
+    prefetch_write(risk.lines, np.int64(known.place) - 1)
+    expect_sent(risk, order)
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
