@@ -21,14 +21,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.exchange.stage import Account
 from engine.feed.recovery import Recovery
 from engine.gateway.stage import templates
 from engine.layout import CONTROL, PHASE_TRADING
 from engine.runtime import logins
 from engine.runtime.config import DEFAULT_PATH, ConfigError, check, load
 from engine.wire.credentials import Credentials, CredentialsError, from_file, undumped
+from engine.wire.soupbintcp import LOGIN_ACCEPTED
 from shm.segment import SegmentError
 from shm.table import Table
+from tests.exchange_rig import SoupClient, rig
 from tests.running import ROOT, Launcher, free_port, wait_for, without_exchange
 
 # In two parts, for this file is on disk and in memory too.
@@ -205,6 +208,34 @@ def test_the_login_of_the_gateway_is_where_no_core_file_looks() -> None:
     assert "dd" in flags_at(wire.ctypes.data + at)
 
 
+def test_the_logins_of_an_exchanges_accounts_and_what_its_clients_say_are_where_no_core_file_looks(tmp_path: Path) -> None:
+    found = from_file("exchange.accounts[0].credentials", secret_file(tmp_path))
+    with rig(tmp_path, accounts=[Account("", "", login=found)]) as made:
+        found.close()
+        links = made.stage.state.links
+        at = bytes(links.logins[1]).index(PASSWORD.encode())
+        assert "dd" in flags_at(links.logins[1].ctypes.data + at)
+        for row in links.inbound:
+            assert {"dd"} <= set(flags_at(row.ctypes.data)) & set(flags_at(row.ctypes.data + row.size - 1))
+        client = SoupClient(made)
+        assert client.login(USERNAME, PASSWORD)[0] == LOGIN_ACCEPTED.code
+        assert PASSWORD not in f"{made.stage.accounts}"
+
+
+def test_an_option_that_does_not_fit_is_named_and_a_password_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="password: expected at most 10 ASCII") as refused, rig(tmp_path, password=PASSWORD * 2):
+        pass
+    assert PASSWORD not in str(refused.value)
+
+
+def test_accounts_of_one_username_are_refused_by_their_places(tmp_path: Path) -> None:
+    pairs = [Credentials.of(name, "X") for name in ("ALICE", "alice")]
+    accounts = [Account("", "", login=pair) for pair in pairs]
+    with pytest.raises(ValueError, match=r"accounts 1 and 2 .*expected different usernames") as refused, rig(tmp_path, accounts=accounts):
+        pass
+    assert "alice" not in str(refused.value).lower()
+
+
 HOLDER = """
 import os, subprocess, sys
 from engine.wire.credentials import take_environment, from_environment
@@ -217,7 +248,16 @@ import engine.feed.stage, engine.feed.hot.state as state
 from engine.gateway.ouch.hot import encode
 packets = engine.feed.source.PacketBuffers(engine.feed.stage.LINES_MAX, int(state.SPARE_BYTES))
 engine.feed.recovery.Recovery(snapshot_credentials=snapshot).write(numpy.zeros(state.FEED_WORDS, numpy.int64), packets.buffer)
-ends = wire[encode.LOGIN_AT + 9 :], packets.buffer[int(state.LOGIN_AT) + 9 :]
+import engine.exchange.stage as exchange, engine.layout as layout, shm.table as table
+name = f"test-holder-{os.getpid()}"
+made = table.Table.create(name + ".control", layout.CONTROL), table.Table.create(name + ".stats", layout.EXCHANGE_STATS)
+board = table.Board.create(name + ".positions", layout.POSITION, 2 * 65_536)
+for each in (*made, board):
+    each.unlink()
+venue = exchange.ExchangeStage(control=made[0], stats=made[1], positions=board, market_address=("127.0.0.1", 9),
+    order_address=("127.0.0.1", 0), username="A", password="B", flow="none", symbols={"AAPL": 1.0}, orders_max=1 << 10, levels_max=1 << 10,
+    client_orders_max=1 << 10, reports_max=1 << 10, accounts=[exchange.Account("", "", login=gateway)])
+ends = wire[encode.LOGIN_AT + 9 :], packets.buffer[int(state.LOGIN_AT) + 9 :], venue.state.links.logins[1, 6:]
 print(all(int(end[at]) == ord(letter) for end in ends for at, letter in enumerate(reversed(sys.argv[1]))), flush=True)
 print(subprocess.run(["env"], capture_output=True, text=True).stdout, flush=True)
 os.abort()

@@ -44,6 +44,7 @@ from engine.exchange.hot.state import (
 )
 from engine.feed.moldudp64 import HEADER_BYTES, PACKET_BYTES_MAX, SESSION_AT, SESSION_BYTES
 from engine.layout import INSTRUMENTS_MAX, MARKET, pack_symbol
+from engine.wire.credentials import Credentials, undumped
 from engine.wire.hot.syscalls import PEER_WORDS
 from engine.wire.soupbintcp import LENGTH_BYTES, LOGIN_ACCEPTED, TYPE_AT
 from shm.hot import ConsumerEnd
@@ -142,14 +143,20 @@ def make_clients(accounts: int, orders_max: int, reports_max: int, *, tokens: bo
     )
 
 
-def make_links(logins: list[np.ndarray]) -> Links:
-    """A connection for each account, and some more for those who have not logged in yet."""
+def make_links(logins: list[np.ndarray], secrets: Sequence[Credentials | None]) -> Links:
+    """A connection for each account, and some more for those who have not logged in yet. An account's secret, where it has one, takes the
+    place of the pair in its login. No core file has the logins, nor what clients say, which begins with theirs."""
     rows = len(logins) + STRANGERS
+    kept = undumped(sum(login.size for login in logins)).reshape(len(logins), -1)
+    for row, login, secret in zip(kept, logins, secrets, strict=True):
+        row[:] = login
+        if secret is not None:
+            secret.put(row, soup.LOGIN_USERNAME)
     links = Links(
         words=np.zeros((rows, LINK_WORDS), np.int64),
-        inbound=np.zeros((rows, INBOUND_BYTES), np.uint8),
+        inbound=undumped(rows * INBOUND_BYTES).reshape(rows, INBOUND_BYTES),
         outbound=np.zeros((rows, OUTBOUND_BYTES), np.uint8),
-        logins=np.stack(logins),
+        logins=kept,
     )
     links.words[:, CLIENT_FD] = -1
     links.words[:, ROW] = np.arange(rows)
@@ -216,7 +223,8 @@ def login_bytes(prefix: str, username: str, password: str, session: str) -> np.n
         ("session", session, soup.SESSION_BYTES),
     ):
         if len(value) > length or not value.isascii() or value != value.strip():
-            raise ValueError(f"{name}={value!r}: expected at most {length} ASCII characters without spaces around them")
+            shown = name if name.endswith("password") else f"{name}={value!r}"
+            raise ValueError(f"{shown}: expected at most {length} ASCII characters without spaces around them")
         made += value.encode("ascii").ljust(length)
     accepted = LOGIN_ACCEPTED.encode(session=session.rjust(soup.SESSION_BYTES), sequence="")
     made += len(accepted).to_bytes(LENGTH_BYTES, "big") + accepted

@@ -5,6 +5,7 @@ reason = loop(stage.state, ...)                          # engine.exchange.hot.s
 stage.close()
 """
 
+import itertools
 import os
 import socket
 import time
@@ -32,6 +33,7 @@ from engine.exchange.arrays import (
 )
 from engine.exchange.books import Execution, OpenOrder, Resting
 from engine.exchange.conduct import make_conduct
+from engine.exchange.hot.connection import LOGIN_PASSWORD, LOGIN_USERNAME
 from engine.exchange.hot.core import EVENT, EVENTS, WALK_WORDS
 from engine.exchange.hot.delays import ENTRIES_AT
 from engine.exchange.hot.orders import PX_LIMIT
@@ -89,6 +91,7 @@ from engine.feed.moldudp64 import SESSION_BYTES
 from engine.feed.peek import check_itch
 from engine.feed.source import ItchFile
 from engine.layout import INSTRUMENTS_MAX, MARKET, pack_symbol
+from engine.wire.credentials import Credentials
 from shm.ring import Ring
 from shm.roles import Role
 from shm.table import Board, Table
@@ -114,6 +117,7 @@ class Account(NamedTuple):
                           or "cancel_both"; the newer order's account has the say
     firm                  its owner: accounts that name the same one have one owner; an account that names none is an owner by itself
     protocol              what it speaks: "ouch50" or "ouch42"
+    login                 its username and password where they are a secret; then the two above are empty
     """
 
     username: str
@@ -122,6 +126,7 @@ class Account(NamedTuple):
     self_trade: str = "trade"
     firm: str = ""
     protocol: str = "ouch50"
+    login: Credentials | None = None
 
 
 class ExchangeStage:
@@ -221,7 +226,8 @@ class ExchangeStage:
         _check_accounts(self.accounts, len(positions.records))
         logins = [login_bytes("", account.username, account.password, self.name) for account in self.accounts]
         snapshot_login = login_bytes("snapshot_", snapshot_username, snapshot_password, self.name)
-        links = make_links(logins)
+        links = make_links(logins, [account.login for account in self.accounts])
+        _check_usernames(links.logins)
         conduct = make_conduct(latency, faults, len(links.words), len(logins))
         replay_words = words(REPLAY_WORDS, {SILENCE_NS: silence_ms_max * 1_000_000})
         # A client that goes is waited for again: only a file can make the exchange leave its loop.
@@ -366,9 +372,6 @@ def _account_rows(accounts: Sequence[Account], clients: Client) -> Client:
 def _check_accounts(accounts: Sequence[Account], lines: int) -> None:
     if len(accounts) > ACCOUNTS_MAX:
         raise ValueError(f"accounts={len(accounts)} of them with the first: expected at most {ACCOUNTS_MAX}")
-    names = [account.username.upper() for account in accounts]
-    if len(set(names)) != len(names):
-        raise ValueError(f"accounts={names}: expected different usernames, which differ not only in upper and lower case")
     for account in accounts:
         if account.self_trade not in SELF_TRADES:
             raise ValueError(f"self_trade={account.self_trade!r}: expected one of {sorted(SELF_TRADES)}")
@@ -376,6 +379,19 @@ def _check_accounts(accounts: Sequence[Account], lines: int) -> None:
             raise ValueError(f"protocol={account.protocol!r}: expected one of {sorted(PROTOCOLS)}")
     if lines < len(accounts) * INSTRUMENTS_MAX:
         raise ValueError(f"positions={lines} lines: expected {INSTRUMENTS_MAX} for each of {len(accounts)} accounts")
+
+
+def _check_usernames(logins: np.ndarray) -> None:
+    """Told by their places: a username may be a secret, and no copy of one is made."""
+    names = logins[:, LOGIN_USERNAME:LOGIN_PASSWORD]
+    letters = ((names >= ord("A")) & (names <= ord("Z"))) | ((names >= ord("a")) & (names <= ord("z")))
+    for first, second in itertools.combinations(range(len(names)), 2):
+        differ = names[first] ^ names[second]
+        if ((differ == 0) | ((differ == ord(" ")) & letters[first])).all():
+            raise ValueError(
+                f"accounts {first} and {second} (0 is the gateway's) have one username: expected different usernames, which differ not "
+                "only in upper and lower case"
+            )
 
 
 def _check_flow(flow: str, symbols: dict[str, float], path: str) -> None:

@@ -166,7 +166,7 @@ def build_exchange(run: Run) -> Stage:
     username, password = run.logins.gateway.texts()
     snapshot_username, snapshot_password = run.logins.snapshot.texts()
     accounts = [
-        Account(*login.texts(), one.cancel_on_disconnect, one.self_trade, one.firm, one.protocol)
+        Account("", "", one.cancel_on_disconnect, one.self_trade, one.firm, one.protocol, login)
         for login, one in zip(run.logins.accounts, config.accounts, strict=True)
     ]
     return ExchangeStage(
