@@ -789,6 +789,7 @@ GATEWAY_TESTS = sorted(str(path) for path in Path(__file__).parent.glob("test_ga
 
 
 @pytest.mark.skipif(PLAIN, reason="there is no machine code to look at")
+@pytest.mark.parametrize("houses", ["ouch50"], indirect=True)
 def test_a_turn_counts_no_references_and_allocates_nothing(house: House) -> None:
     fresh = njit(_nrt=False)(step.py_func)
     fresh(house.stage.state, house.clock)
