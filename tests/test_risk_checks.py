@@ -276,6 +276,25 @@ def test_the_watch_finds_a_loss_without_any_order(boards: Boards) -> None:
     assert desk.judge() == hot.REASON_DAILY_LOSS
 
 
+@pytest.mark.parametrize(
+    ("limits", "order", "reason"),
+    [
+        ({"self_trade": "refuse"}, {"side": SELL, "px": 980_000}, hot.REASON_SELF_TRADE),
+        ({"collar_window_bps": 10.0}, {"px": 979_950}, hot.REASON_COLLAR_WINDOW),
+    ],
+)
+def test_the_quote_of_an_order_that_is_refused_shows_a_loss_too(
+    boards: Boards, limits: dict[str, Any], order: dict[str, int], reason: int
+) -> None:
+    desk = Desk(boards, **CALM | {"daily_loss_max": 1_000.0} | limits)
+    desk.judge()
+    assert desk.enter(1, px=PX - 1_000, qty=100) == PASSED
+    desk.fill(BUY, 500, PX)
+    boards.quote(bid_px=979_900, ask_px=980_000)
+    assert desk.judge(**order) == reason
+    assert (desk.facts.trips, desk.facts.pnl) == (1, 500 * (979_950 - PX))
+
+
 def test_a_trip_holds_until_a_person_clears_it_and_comes_back_while_the_loss_stands(boards: Boards) -> None:
     desk = Desk(boards, **CALM | {"daily_loss_max": 1_000.0})
     bought_too_dear(desk, 2_000.0)

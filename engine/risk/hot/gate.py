@@ -130,11 +130,12 @@ def judge_order(risk, clock, now_tsc, order, counted_qty, executed_qty):
         return reason
     now_ns = wall_ns(clock, now_tsc)
     reason = judge_collar(risk, place, order.px, now_ns)
+    # The quote has moved the mark, and with it the P&L, whatever becomes of this order.
+    revalue(risk, place)
     if reason != PASSED:
         return reason
     if risk.rules[SELF_TRADE] != OFF and crosses_own(risk, line, order.side, order.px) != 0:
         return REASON_SELF_TRADE
-    revalue(risk, place)
     increase_qty = order.qty - counted_qty
     reason = judge_stake(risk, place, order.instrument, order.side, increase_qty)
     if reason != PASSED:
