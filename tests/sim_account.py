@@ -5,7 +5,7 @@ what limits are held against.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import BUY, SELL
@@ -15,13 +15,27 @@ NEW, REPLACE, CANCEL = ouch.ENTER_ORDER.name, ouch.REPLACE_ORDER.name, ouch.CANC
 
 @dataclass
 class Order:
-    """What the venue has of an order: `executed` is that of its whole chain of replacements."""
+    """What the venue has of an order: `executed` is that of its whole chain of replacements. ref: as the market knows it, if it is shown;
+    cross: what it waits for, N for nothing."""
 
     side: int
     instrument: int
     px: int
     open: int
     executed: int = 0
+    ref: int = 0
+    cross: str = "N"
+
+
+class Trade(NamedTuple):
+    """An execution as one side was told of it."""
+
+    side: int
+    instrument: int
+    qty: int
+    px: int
+    liquidity: str
+    ref: int
 
 
 @dataclass
@@ -47,16 +61,22 @@ class Holding:
 
 @dataclass
 class Account:
-    """orders: by user_ref, those that rest; sent: those under way; executions: (match, user_ref) -> (quantity, price)."""
+    """orders: by user_ref, those that rest; sent: those under way; executions: (match, user_ref) -> (quantity, price), and trades likewise;
+    known: every order as the market knows it; retold: executions that were told once more."""
 
     instruments: dict[str, int]
     orders: dict[int, Order] = field(default_factory=dict)
     sent: dict[int, Sent] = field(default_factory=dict)
     holdings: dict[int, Holding] = field(default_factory=dict)
     executions: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    trades: dict[tuple[int, int], Trade] = field(default_factory=dict)
+    known: set[int] = field(default_factory=set)
+    retold: int = 0
+    prevented: int = 0
     answered: dict[int, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     messages: int = 0
+    rejections: int = 0
     late_rejections: int = 0
     reached: dict[int, tuple[int, int]] | None = None
 
@@ -85,7 +105,9 @@ class Account:
         self.answered[ref] = "accepted"
         instrument = self.instruments[fields["symbol"]]
         if fields["state"] == "L":
-            self.orders[ref] = Order(ord(fields["side"]), instrument, fields["px"], fields["quantity"])
+            shown = fields["order_ref"]
+            self.orders[ref] = Order(ord(fields["side"]), instrument, fields["px"], fields["quantity"], 0, shown, fields["cross"])
+            self.known.add(shown)
 
     def replaced(self, fields: dict[str, Any]) -> None:
         ref = fields["user_ref"]
@@ -93,9 +115,12 @@ class Account:
         self.answered[ref] = "replaced"
         old = self.orders.pop(fields["orig_user_ref"])
         if fields["state"] == "L":
-            self.orders[ref] = Order(old.side, old.instrument, fields["px"], fields["quantity"], old.executed)
+            shown = fields["order_ref"]
+            self.orders[ref] = Order(old.side, old.instrument, fields["px"], fields["quantity"], old.executed, shown, fields["cross"])
+            self.known.add(shown)
 
     def canceled(self, fields: dict[str, Any]) -> None:
+        self.prevented += "quantity_prevented" in fields
         order = self.orders[fields["user_ref"]]
         order.open -= fields["quantity"]
         self.let_go(fields["user_ref"])
@@ -104,9 +129,11 @@ class Account:
         ref, qty, px = fields["user_ref"], fields["quantity"], fields["px"]
         if (fields["match"], ref) in self.executions:
             # A report that the venue tells again is no second trade.
+            self.retold += 1
             return
         self.executions[fields["match"], ref] = qty, px
         order = self.orders[ref]
+        self.trades[fields["match"], ref] = Trade(order.side, order.instrument, qty, px, fields["liquidity"], order.ref)
         order.open -= qty
         order.executed += qty
         held, direction = self.holdings[order.instrument], 1 if order.side == BUY else -1
@@ -121,6 +148,7 @@ class Account:
 
     def rejected(self, fields: dict[str, Any]) -> None:
         sent = self.sent.pop(fields["user_ref"], None)
+        self.rejections += 1
         self.late_rejections += sent is None or sent.target != 0
         self.answered[fields["user_ref"]] = "rejected"
 

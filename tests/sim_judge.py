@@ -3,10 +3,11 @@
 once      user_refs on the wire only grow, over all connections and lives; what the strategy asked for once leaves once, and unchanged
 killed    no order and no replacement leaves while the kill word is set
 let in    none leaves before the connection has said that we are let in, and that all it had to tell has been told
-limits    what may come of all that rests, is under way or of unknown fate stays within each limit when an order is sent
+limits    what may come of all that rests, is under way or of unknown fate stays within each limit when an order is sent (sim_limits.py)
 counted   what the gateway counts is never less than that
 told      the strategy hears of every execution once, of every order's fate, and of nothing that did not happen
 even      in the end positions, cash, open orders and P&L are the venue's
+agreed    what the venue told each of its accounts is one truth, and what it published (sim_agreement.py)
 """
 
 import os
@@ -20,8 +21,7 @@ from engine.exchange.hot.state import CLIENT_FD, LINK, LOG_SLOT_BYTES, LOGGED
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.ouch import v50 as ouch
 from engine.layout import (
-    BOOK_VALID,
-    BUY,
+    INSTRUMENTS_MAX,
     MSG_ACCEPTED,
     MSG_CANCEL,
     MSG_CANCELLED,
@@ -32,18 +32,18 @@ from engine.layout import (
     MSG_REPLACED,
     PHASE_TRADING,
     REJECTED_BY_RISK,
-    SELL,
     TIF_IOC,
 )
 from engine.risk.hot.reasons import REASON_KILLED_SCOPE, REASON_WITHDRAWN
-from engine.risk.limits import OFF_WORD
 from engine.wire import soupbintcp as soup
 from engine.wire.soupbintcp import PAYLOAD_AT
 from tests.sim_account import CANCEL, NEW, REPLACE, Account
+from tests.sim_agreement import Agreement
+from tests.sim_limits import NAMES, Scale
 from tests.sim_network import Link
+from tests.sim_witness import Witness
 from tests.sim_world import NUMBERS, World
 
-NAMES = {number: symbol for symbol, number in NUMBERS.items()}
 KINDS = {MSG_ACCEPTED: "accepted", MSG_REPLACED: "replaced", MSG_CANCELLED: "cancelled", MSG_EXECUTED: "executed", MSG_REJECTED: "rejected"}
 
 
@@ -52,6 +52,7 @@ SWEEP_TURNS = 100
 
 
 ORDERS = (ouch.ENTER_ORDER.code, ouch.REPLACE_ORDER.code)
+CROSSES = (chr(ouch.LIQUIDITY_OPENING), chr(ouch.LIQUIDITY_CLOSING))
 
 
 class Stream:
@@ -101,17 +102,26 @@ class Seen:
 class Judge:
     def __init__(self, world: World) -> None:
         self.world = world
-        self.account = Account(NUMBERS)
+        rules = world.plan.rules
+        # Ours is the first; the others are known as the venue knows them.
+        self.accounts = [Account(NUMBERS) for _ in range(1 + len(rules.rivals))]
+        self.account = self.accounts[0]
+        self.rejected_before = 0
+        self.inside: Any = None
+        self.scale = Scale(world, self.account)
+        self.witness = Witness({NUMBERS[symbol] for symbol in rules.pro_rata})
+        world.market.heard = self.witness.hear
+        self.said_to: list[list[bytes]] = [[] for _ in self.accounts]
+        self.reached_venue: dict[int, Stream] = defaultdict(Stream)
+        self.arrived: dict[int, int] = {}
         self.problems: list[str] = []
         self.seen: dict[int, Seen] = defaultdict(Seen)
-        self.logged = 0
+        self.logged = [0] * len(self.accounts)
         self.known_dead: set[int] = set()
         self.answers: dict[int, Any] = {}
         self.killed_before = False
         self.swept_until = 0
-        self.tokens: dict[str, tuple[float, int]] = {}
         self.counts: dict[str, int] = defaultdict(int)
-        self.marks: dict[int, set[int]] = {number: set() for number in NAMES}
         self.begin_life()
 
     def say(self, problem: str) -> None:
@@ -131,7 +141,8 @@ class Judge:
         self.traded: dict[int, int] = {}
         self.came: dict[int, list[str]] = defaultdict(list)
         self.last_ref = 0
-        self.tokens = {}
+        self.rejected_before = self.account.rejections
+        self.scale.begin_life()
         self.was_up = False
 
     # After the strategy: what it asked for.
@@ -156,27 +167,61 @@ class Judge:
     # After the venue: what is true.
 
     def after_exchange(self) -> None:
-        clients = self.world.exchange.state.venue.clients
-        log, logged = clients.log[0], int(clients.words[0, LOGGED])
-        slots = log.shape[0] // LOG_SLOT_BYTES
-        for number in range(self.logged, logged):
-            at = number % slots * LOG_SLOT_BYTES
-            length = int(log[at]) << 8 | int(log[at + 1])
-            raw = log[at + 3 : at + 2 + length].tobytes()
-            self.world.note("truth", number + 1, self.account.hear(raw))
-            if raw[0] == ouch.ACCOUNT_QUERY_RESPONSE.code:
-                self.answers[number + 1] = self.let_in()
-        self.logged = logged
-        if self.account.problems:
-            self.say(self.account.problems.pop())
+        for number in range(len(self.accounts)):
+            self.read_log(number)
+        if (name := self.let_in()) not in (None, self.inside):
+            # Whoever comes back finds what it left, or nothing.
+            if self.inside is not None and self.account.orders and not self.world.plan.rules.keeps_orders:
+                self.say(f"let in again, and the orders of before rest still: {self.account.orders}")
+            self.inside = name
         for link in self.world.network.links:
             if not link.alive and link.number not in self.known_dead and self.is_forgotten(link):
                 self.known_dead.add(link.number)
                 self.account.lose(link.number)
+                self.counts["kept over a loss"] += self.world.plan.rules.keeps_orders and bool(self.account.orders)
+
+    def read_log(self, number: int) -> None:
+        """What the venue has decided to tell an account, told or not."""
+        account, clients = self.accounts[number], self.world.exchange.state.venue.clients
+        log, logged = clients.log[number], int(clients.words[number, LOGGED])
+        slots = log.shape[0] // LOG_SLOT_BYTES
+        for place in range(self.logged[number], logged):
+            at = place % slots * LOG_SLOT_BYTES
+            length = int(log[at]) << 8 | int(log[at + 1])
+            raw = log[at + 3 : at + 2 + length].tobytes()
+            self.said_to[number].append(raw)
+            told = account.hear(raw)
+            if number == 0 and raw[0] == ouch.REJECTED.code and ouch.REJECTED.decode(raw)["user_ref"] not in self.gone.values():
+                self.rejected_before += 1
+            self.world.note("truth" if number == 0 else f"truth of {number}", place + 1, told)
+            if number == 0:
+                self.judge_latency(raw)
+                if raw[0] == ouch.ACCOUNT_QUERY_RESPONSE.code:
+                    self.answers[place + 1] = self.let_in()
+        self.logged[number] = logged
+        if account.problems:
+            self.say(account.problems.pop())
+
+    def hear_arrival(self, link: Link, arrived: bytes) -> None:
+        """What has reached the venue's end of a connection: it is done only after the latency of the day."""
+        for kind, payload in self.reached_venue[link.number].packets(arrived):
+            if kind == soup.UNSEQUENCED and payload[0] in ORDERS:
+                ref = ouch.INBOUND_BY_CODE[payload[0]].decode(payload)["user_ref"]
+                self.arrived[int(ref)] = self.world.now
+
+    def judge_latency(self, raw: bytes) -> None:
+        if raw[0] not in (ouch.ACCEPTED.code, ouch.REPLACED.code):
+            return
+        fields: dict[str, Any] = ouch.OUTBOUND_BY_CODE[raw[0]].decode(raw)
+        waited = fields["timestamp"] - self.arrived[fields["user_ref"]]
+        latencies = self.world.plan.rules.latency.orders_ns
+        self.counts["orders held back"] += 0 < min(latencies) <= waited
+        if waited < min(latencies):
+            self.say(f"the venue did user_ref={fields['user_ref']} {waited} ns after it came, too early: {fields}")
 
     def is_forgotten(self, link: Link) -> bool:
         """Whether nothing that was said on a connection can reach the venue's book any more: it was let in, and let go."""
-        if int(self.world.exchange_stats.records[0]["clients"]) <= link.number:
+        if int(self.world.exchange_stats.records[0]["clients"]) <= link.ordinal:
             return False
         held = self.world.exchange.state.links.words[:, CLIENT_FD]
         return link.name not in {peer_of(int(fd)) for fd in held if fd >= 0}
@@ -202,6 +247,10 @@ class Judge:
         self.killed_before = killed
         self.hear_reports()
         self.compare_counts()
+        self.scale.settle()
+        for problem in self.scale.problems:
+            self.say(problem)
+        self.scale.problems.clear()
 
     def pending(self, link: Link) -> bytes:
         """What the gateway has made ready for a connection and could not send yet."""
@@ -296,7 +345,7 @@ class Judge:
             self.say(f"order {order['order_id']} was sent twice, as user_ref {self.gone[order['order_id']]} and {ref}")
         self.gone[order["order_id"]] = ref
         self.judge_likeness(name, fields, order, what)
-        if (problem := self.breach(name, fields, order, before)) is not None:
+        if (problem := self.scale.weigh(name, fields, order, before)) is not None:
             self.say(f"{problem}: {what}")
 
     def find_asked(self, ref: int) -> dict[str, int] | None:
@@ -326,75 +375,6 @@ class Judge:
             ref, order_id = self.gone[order_id], self.asked[order_id]["target_id"]
             traded += self.traded.get(ref, 0)
         return traded
-
-    def breach(self, name: str, fields: dict[str, Any], order: dict[str, int], before: dict[int, tuple[int, int]]) -> str | None:
-        """A limit that the order broke. What is held against it is the truth, which the gateway can only count for more."""
-        world, instrument, buying = self.world, order["instrument"], order["side"] == BUY
-        limits, after = world.limits, self.account.reach()
-        if world.state == "halted":
-            return "the gate is halted"
-        if world.covers(order["strategy"], NAMES.get(instrument, "")):
-            return "its part is killed"
-        if fields["client_id"] != f"TICKPATH  /S{order['strategy']:02}":
-            return f"it does not name its strategy, {order['strategy']}"
-        if instrument not in NAMES or NAMES[instrument] in limits.restricted:
-            return "it may not be traded"
-        if not 1 <= order["qty"] <= limits.order_qty_max:
-            return f"order_qty_max={limits.order_qty_max}"
-        if limits.order_qty_step == "lot" and order["qty"] % 100:
-            return "not whole lots"
-        if limits.order_px_step == "tick" and order["px"] % 100:
-            return "not a whole tick"
-        if order["qty"] * order["px"] > limits.order_notional_max * 10_000:
-            return f"order_notional_max={limits.order_notional_max}"
-        if (problem := self.price_problem(order)) is not None:
-            return problem
-        if not self.take_token("gate", limits.message_rate_per_s, limits.message_burst):
-            return f"message_rate_per_s={limits.message_rate_per_s}"
-        pace = world.plan.pace_per_s
-        if pace and not self.take_token("pace", pace, world.plan.pace_burst):
-            return f"pace_per_s={pace} pace_burst={world.plan.pace_burst}"
-        side = 0 if buying else 1
-        if limits.self_trade == "refuse" and self.meets_our_own(order):
-            return "it could trade with an order of ours"
-        reached, was = after[instrument][side], before[instrument][side]
-        if world.state == "reducing" and reached - self.account.left_by(int(fields["user_ref"])) > 0:
-            return f"reducing, but it may lead to {reached}"
-        if reached <= was:
-            return None
-        if reached > limits.position_max:
-            return f"position_max={limits.position_max}, but it may lead to {reached}"
-        gross, gross_was = sum(map(max, after.values())), sum(map(max, before.values()))
-        if limits.gross_position_max != OFF_WORD and gross > max(limits.gross_position_max, gross_was):
-            return f"gross_position_max={limits.gross_position_max}, but it may lead to {gross}"
-        return None
-
-    def price_problem(self, order: dict[str, int]) -> str | None:
-        quote = self.world.quotes.records[order["instrument"]]
-        if int(quote["flags"]) != BOOK_VALID or not quote["bid_sz"] or not quote["ask_sz"]:
-            return f"no valid quote (flags={int(quote['flags'])})"
-        twice = int(quote["bid_px"]) + int(quote["ask_px"])
-        if abs(2 * order["px"] - twice) * 10_000 > self.world.limits.collar_bps * twice:
-            return f"collar_bps={self.world.limits.collar_bps} around {twice / 2}"
-        return None
-
-    def take_token(self, name: str, per_s: float, burst: float) -> bool:
-        """A bucket that only new orders and replacements take from: cancels take more, so the gateway's own is never fuller."""
-        now = self.world.now
-        level, since = self.tokens.get(name, (float(burst), now))
-        level = min(float(burst), level + (now - since) * per_s / 1e9)
-        self.tokens[name] = level - 1.0, now
-        return level >= 1.0 - 1e-6
-
-    def meets_our_own(self, order: dict[str, int]) -> bool:
-        buying = order["side"] == BUY
-        against = SELL if buying else BUY
-        for instrument, side, qty, prices in self.account.chains():
-            if (instrument, side) == (order["instrument"], against) and qty > 0:
-                nearest = min(prices) if buying else max(prices)
-                if (nearest <= order["px"]) if buying else (nearest >= order["px"]):
-                    return True
-        return False
 
     def compare_counts(self) -> None:
         """The gateway counts for at least what may come: from when it was first let in until its life ends."""
@@ -433,6 +413,7 @@ class Judge:
             self.traded[key[1]] = self.traded.get(key[1], 0) + report["qty"]
             if self.account.executions.get(key) != (report["qty"], report["px"]):
                 self.say(f"an execution that never was: {report}")
+            self.counts["ours in a cross"] += chr(report["liquidity"]) in CROSSES
         elif kind in (MSG_ACCEPTED, MSG_REPLACED):
             name = KINDS[kind]
             if name in came or order_id not in self.gone:
@@ -444,6 +425,7 @@ class Judge:
             came.append("rejected")
         elif kind == MSG_REJECTED:
             came.append("refused")
+            self.counts[f"reason {report['reason']}"] += 1
             strategy = self.asked.get(order_id, {}).get("strategy", 0)
             killed_here = self.world.covers(strategy, NAMES.get(report["instrument"], ""))
             if report["reason"] == REASON_KILLED_SCOPE and not killed_here:
@@ -487,8 +469,10 @@ class Judge:
             self.say(f"drained, but the venue has {truth_open}")
         self.judge_told()
         self.judge_killed()
-        # A place may be taken again before the venue has spelled out what was clear already: that a replacement died with its order.
-        if int(life.stats["unknown_reports"]) > self.account.late_rejections:
+        self.judge_others()
+        # A place may be taken again before the venue has spelled out what was clear already: that a replacement died with its order. What
+        # was rejected in an earlier life is told again, and nobody knows it.
+        if int(life.stats["unknown_reports"]) > self.account.late_rejections + self.rejected_before:
             self.say(f"unknown_reports={int(life.stats['unknown_reports'])}")
         # A connection that ends within a packet is counted as malformed.
         if int(life.stats["malformed"]) > sum(not link.alive for link in world.network.links):
@@ -503,6 +487,21 @@ class Judge:
         for ref, order in self.account.orders.items():
             if ref in asked and self.world.covers(asked[ref]["strategy"], NAMES[order.instrument]):
                 self.say(f"killed, and yet open: {ref}: {order}")
+
+    def judge_others(self) -> None:
+        """The venue's accounts are even with one another, with what it published, and with what the others were told."""
+        world = self.world
+        agreed = Agreement(world.plan.rules, self.accounts, self.witness, self.counts)
+        for problem in agreed.problems(world.exchange):
+            self.say(problem)
+        for number, rival in enumerate(world.rivals, start=1):
+            for instrument in NAMES:
+                truth = self.accounts[number].line(instrument)
+                record = world.exchange_positions.records[number * INSTRUMENTS_MAX + instrument]
+                if (line := {name: int(record[name]) for name in truth}) != truth:
+                    self.say(f"account {number}, instrument {instrument}: the venue's board says {line}, its session {truth}")
+            if rival.heard != self.said_to[number][: len(rival.heard)]:
+                self.say(f"account {number} was told something else than its log has")
 
     def judge_pnl(self) -> None:
         life, risk = self.world.life, self.world.life.gateway.state.risk

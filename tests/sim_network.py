@@ -78,10 +78,11 @@ class Pipe:
 
 
 class Link:
-    """One connection of the gateway's, from its beginning to its end. `number` counts them."""
+    """One connection of the gateway's, from its beginning to its end. `number` counts them; `ordinal` counts those of others too, in the
+    order in which the venue will take them in."""
 
-    def __init__(self, number: int, plan: LinkFaults, chance: random.Random, venue: str | bytes, turn: int) -> None:
-        self.number, self.faults, self.began = number, plan, turn
+    def __init__(self, number: int, plan: LinkFaults, chance: random.Random, venue: str | bytes, turn: int, ordinal: int) -> None:
+        self.number, self.faults, self.began, self.ordinal = number, plan, turn, ordinal
         self.theirs, self.near = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         if plan.buffer_bytes:
             self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, plan.buffer_bytes)
@@ -166,6 +167,12 @@ class Network:
         self.refused = 0
         self.calm = False
         self.now = 0
+        self.dialled = 0
+
+    def dial(self) -> str | bytes:
+        """Where the venue listens; whoever asks connects at once."""
+        self.dialled += 1
+        return self.venue.getsockname()  # type: ignore[no-any-return]
 
     def connect(self) -> socket.socket:
         """A socket that does not wait, as a connection would give it. ConnectionRefusedError where the plan has it so."""
@@ -177,7 +184,7 @@ class Network:
             raise ConnectionRefusedError(111, "Connection refused")
         self.refused = 0
         faults = self.plan.links[number] if number < len(self.plan.links) and not self.calm else LinkFaults()
-        link = Link(number, faults, random.Random(f"link {self.plan.seed} {number}"), self.venue.getsockname(), self.now)
+        link = Link(number, faults, random.Random(f"link {self.plan.seed} {number}"), self.dial(), self.now, self.dialled - 1)
         self.links.append(link)
         self.note("connected", number)
         return link.theirs
@@ -209,6 +216,7 @@ class MarketLine:
     def __init__(self, plan: Plan, target: tuple[str, int]) -> None:
         self.plan, self.chance = plan, random.Random(f"market {plan.seed}")
         self.calm = False
+        self.heard: Callable[[bytes], None] | None = None
         self.late: list[bytes] = []
         self.target = target
         self.inlet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -224,6 +232,8 @@ class MarketLine:
 
     def offer(self, raw: bytes, note: Note) -> None:
         note("market", raw.hex())
+        if self.heard is not None:
+            self.heard(raw)
         roll = 1.0 if self.calm else self.chance.random()
         late, self.late = self.late, []
         if roll < self.plan.loss:

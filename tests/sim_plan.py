@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.sim_venue import Rules, drawn_rules
+
 US = 1_000
 MS = 1_000_000
 
@@ -100,6 +102,7 @@ class Plan:
     changes: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     states: list[tuple[int, str]] = field(default_factory=list)
     deaths: list[int] = field(default_factory=list)
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def faults(self) -> list[str]:
@@ -114,12 +117,23 @@ class Plan:
         said += [f"{'kill' if killed else 'arm'} at {at}" for at, killed in self.kills]
         said += [f"{'kill' if killed else 'arm'} {scope} at {at}" for at, killed, scope in self.scopes]
         said += [f"limits at {at}: {change}" for at, change in self.changes] + [f"state at {at}: {state}" for at, state in self.states]
-        said += [f"dies at {at}" for at in self.deaths]
+        said += [f"dies at {at}" for at in self.deaths] + self.rules.said
         return said
 
 
 def drawn(seed: int) -> Plan:
-    """The plan of a seed. A third of all runs have a calm network, so that what else goes wrong is seen by itself."""
+    """The plan of a seed, and of the venue's part in it."""
+    plan = drawn_plain(seed)
+    plan.rules = drawn_rules(seed, plan.turns * sum(plan.turn_ns) // 2)
+    plan.limits |= plan.rules.limits
+    if plan.rules.calm_network:
+        plan.links, plan.refusals = [LinkFaults() for _ in plan.links], [0 for _ in plan.refusals]
+    return plan
+
+
+def drawn_plain(seed: int) -> Plan:
+    """The plan of a seed at a venue where nothing goes wrong and nobody else trades by name. A third of all runs have a calm network, so
+    that what else goes wrong is seen by itself."""
     chance = random.Random(f"plan {seed}")
     turns = chance.choice((200, 300, 500))
     calm = chance.random() < 0.35

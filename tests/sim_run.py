@@ -1,10 +1,11 @@
 """One seed: a whole day in miniature, everything that goes wrong in it, and the verdict.
 
-python -m tests.sim_run SEED [LAST_SEED] [--log]        replay seeds: what was wrong, what it came to, the hash of all that happened
+python -m tests.sim_run SEED [LAST_SEED] [--plain] [--log]   replay seeds: what was wrong, what it came to, the hash of all that happened
 """
 
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from engine.layout import PHASE_DRAINING
 from engine.runtime.latch import Scope
 from tests.sim_judge import Judge
-from tests.sim_plan import ACTORS, MS, Plan, drawn
+from tests.sim_plan import ACTORS, MS, Plan, drawn, drawn_plain
 from tests.sim_world import World
 
 # Turns until everything must have come to rest once nothing goes wrong any more, and how long each of those is.
@@ -111,8 +112,16 @@ class Run:
             if not self.calm and any(who == actor and at <= self.turn < at + turns for who, at, turns in self.plan.pauses):
                 continue
             self.act(actor)
+        self.rival_turn()
         world.market.turn(self.note)
         self.turn += 1
+
+    def rival_turn(self) -> None:
+        """The others at the venue, who see our orders there and go for them."""
+        world, hours = self.world, self.plan.rules.hours
+        crosses = "O" * bool(hours.open_auction_s) + "C" * bool(hours.close_auction_s)
+        for rival in world.rivals:
+            rival.turn(list(self.judge.account.orders.values()), crosses, quoting=not self.calm)
 
     def act(self, actor: str) -> None:
         world, judge = self.world, self.judge
@@ -120,6 +129,8 @@ class Run:
         world.step(actor, self.turn, quoting=not self.calm)
         if actor == "strategy":
             judge.after_strategy()
+        elif actor == "feed":
+            judge.scale.see_quotes()
         elif actor == "exchange":
             judge.after_exchange()
             self.relay()
@@ -134,9 +145,26 @@ class Run:
                 arrived, delivered = link.turn(self.turn, self.world.now, self.note)
                 if arrived:
                     self.note("arrived", link.number, arrived.hex())
+                    self.judge.hear_arrival(link, arrived)
                 if delivered:
                     self.note("delivered", link.number, delivered.hex())
                     self.judge.hear_venue(link, delivered)
+
+    def met(self) -> Counter[str]:
+        """What happened, by name: how often."""
+        world, judge, rules = self.world, self.judge, self.plan.rules
+        found = Counter(judge.counts)
+        found.update({f"fault {name}": count for name, count in world.exchange.struck.items()})
+        found.update({f"market action {state}": count for state, count in judge.witness.actions.items()})
+        found.update(f"cross {cross.letter}" for cross in judge.witness.crosses.values() if cross.qty)
+        found.update({"told again": judge.account.retold, "self-trades prevented": judge.account.prevented})
+        found.update({"shared price": judge.witness.shared, "rivals let in": sum(rival.logins for rival in world.rivals)})
+        found["reports held back"] = max(rules.latency.reports_ns) > 0
+        found["takeovers"] = int(world.exchange_stats.records[0]["takeovers"])
+        found["cut within a packet"] = sum(not link.alive and bool(judge.seen[link.number].back.raw) for link in world.network.links)
+        found["waited"] = int(world.life.stats["waiting_most"] > 0)
+        found["adopted"] = int(world.life.stats["adopted"])
+        return found
 
     def settle(self, *, drained: bool = False) -> None:
         """Nothing goes wrong any more, nobody asks for anything: until all is told."""
@@ -147,6 +175,8 @@ class Run:
         self.happened = self.turn
         for _ in range(PATIENCE_TURNS):
             self.take_turn(PATIENT_NS)
+            if not self.world.venue_is_quiet or self.world.life.waits:
+                self.happened = self.turn
             if self.turn - self.happened > QUIET_TURNS and self.at_rest(drained):
                 return
         self.judge.say(f"never came to rest: {self.world.life.stats}")
@@ -158,30 +188,33 @@ class Run:
         return world.network.is_quiet and bool(world.control["drained" if drained else "session_up"])
 
 
-def verdict_of(seed: int, *, log: bool = False) -> Verdict:
-    plan = drawn(seed)
-    run = Run(plan, log=log)
+def verdict_of(seed: int, *, plain: bool = False, log: bool = False) -> Verdict:
+    """What a seed comes to; plain: at a venue where nothing goes wrong and nobody else trades by name."""
+    draw = drawn_plain if plain else drawn
+    run = Run(draw(seed), log=log)
     try:
         run.play()
     finally:
         run.close()
-    counted = {name: count for name, count in sorted(run.judge.counts.items()) if count}
-    return Verdict(drawn(seed), run.judge.problems, counted, run.digest.hexdigest(), run.turn, run.events)
+    counted = {name: int(count) for name, count in sorted(run.met().items()) if count}
+    return Verdict(draw(seed), run.judge.problems, counted, run.digest.hexdigest(), run.turn, run.events)
 
 
-def replay_command(seed: int) -> str:
-    return f"python -m tests.sim_run {seed}"
+def replay_command(seed: int, *, plain: bool = False) -> str:
+    return f"python -m tests.sim_run {seed}{' --plain' * plain}"
 
 
 def main() -> None:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     bad = []
+    every = blake2b(digest_size=16)
     for seed in range(numbers[0], numbers[-1] + 1):
-        verdict = verdict_of(seed, log="--log" in sys.argv)
-        print(verdict)
+        verdict = verdict_of(seed, plain="--plain" in sys.argv, log="--log" in sys.argv)
+        every.update(verdict.digest.encode())
+        print(verdict, flush=True)
         if verdict.problems:
             bad.append(seed)
-    print(f"seeds={numbers[-1] - numbers[0] + 1} bad={bad}")
+    print(f"seeds={numbers[-1] - numbers[0] + 1} all={every.hexdigest()} bad={bad}")
     sys.exit(1 if bad else 0)
 
 

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from engine.exchange.hot import step as exchange_step
-from engine.exchange.hot.state import LISTEN_FD, NEXT_NS
+from engine.exchange.hot.delays import PUSHED, TAKEN
+from engine.exchange.hot.faults import NEVER_NS
+from engine.exchange.hot.state import COPIED, DELAYING, HOLDING, LINK, LISTEN_FD, LOGGED, NEXT_NS, OUT_BEGIN, OUT_END, TURNS
+from engine.exchange.hot.step import TURNS_PER_LOOK
 from engine.exchange.stage import ExchangeStage
 from engine.feed.hot import step as feed_step
 from engine.feed.hot.state import LINE_ROWS
 from engine.feed.recovery import Recovery
 from engine.feed.stage import FeedStage
 from engine.gateway.hot import step as gateway_step
+from engine.gateway.hot.queue import WAITING
 from engine.gateway.ouch.v50 import QUANTITY_MAX
 from engine.gateway.stage import GatewayStage
 from engine.layout import (
@@ -27,6 +31,7 @@ from engine.layout import (
     FEED_STATS,
     GATEWAY_STATS,
     INSTRUMENT,
+    INSTRUMENTS_MAX,
     ORDERS,
     PHASE_TRADING,
     POSITION,
@@ -57,6 +62,7 @@ from shm.table import Board
 from tests.feed_house import free_port
 from tests.sim_network import MarketLine, Network, Note, listening
 from tests.sim_plan import STRATEGIES, Plan
+from tests.sim_rival import Rival
 from tests.sim_trader import Trader
 
 LINES = 64
@@ -64,7 +70,6 @@ MIDNIGHT_NS = 1_700_000_000 * 10**9
 START_TSC = 10**12
 SYMBOLS = {"AAPL": 100.0, "MSFT": 50.0}
 NUMBERS = {symbol: place + 1 for place, symbol in enumerate(SYMBOLS)}
-EXCHANGE_LINES = 65_536
 VENUE = "XNAS"
 STALE_MS = 3_000
 ATTEND_TURNS = 3
@@ -129,6 +134,11 @@ class Life:
         return int(end.local[0])
 
     @property
+    def waits(self) -> bool:
+        """Whether orders wait in the gateway, as they do for the venue's pace."""
+        return bool(self.gateway.state.queue.words[WAITING])
+
+    @property
     def told(self) -> int:
         return int(self.gateway.state.reports.local[0])
 
@@ -160,18 +170,26 @@ class World:
         feed_address = ("127.0.0.1", free_port())
         self.market = MarketLine(plan, feed_address)
         self.exchange = self._exchange()
+        self.rivals = [
+            Rival(random.Random(f"rival {plan.seed} {number}"), account, NUMBERS, self.quotes, self.network.dial)
+            for number, account in enumerate(plan.rules.rivals)
+        ]
         self.feed = self._feed(feed_address)
         self.life = Life(0, self)
 
     def _exchange(self) -> ExchangeStage:
         self.exchange_stats = PrivateTable(EXCHANGE_STATS)
-        self.exchange_positions = PrivateBoard(POSITION, EXCHANGE_LINES)
+        rules = self.plan.rules
+        self.exchange_positions = PrivateBoard(POSITION, INSTRUMENTS_MAX * (1 + len(rules.rivals)))
         made = ExchangeStage(
             control=self.control_table, stats=self.exchange_stats, positions=self.exchange_positions,
             market_address=self.market.inlet.getsockname(), order_address=("127.0.0.1", 0), username="TICK", password="PATH",
             session="SIM", flow="generated", symbols=SYMBOLS, rate_per_s=self.plan.rate_per_s, seed=self.plan.seed,
             rewind_addresses=[("127.0.0.1", 0)], rewind_messages=1 << 13, orders_max=1 << 12, levels_max=1 << 11,
             client_orders_max=1 << 12, reports_max=1 << 13, midnight_ns=MIDNIGHT_NS,
+            cancel_on_disconnect=not rules.keeps_orders, self_trade=rules.self_trade, firm=rules.firm, accounts=rules.rivals,
+            latency=rules.latency, faults=rules.faults, hours=rules.hours, pro_rata=rules.pro_rata,
+            pro_rata_minimum=rules.pro_rata_minimum,
         )  # fmt: skip
         made.state.words[LISTEN_FD] = self.listener.fileno()
         return made
@@ -195,6 +213,10 @@ class World:
     def step(self, actor: str, turn: int, *, quoting: bool) -> None:
         life = self.life
         if actor == "exchange":
+            if self.rivals:
+                # A turn here stands for many of the exchange's, which looks for connections in one of so many while somebody is there.
+                words = self.exchange.state.words
+                words[TURNS] += TURNS_PER_LOOK - 1 - words[TURNS] % TURNS_PER_LOOK
             exchange_step.step(self.exchange.state, self.clock)
         elif actor == "feed":
             self.feed.attend()
@@ -250,10 +272,24 @@ class World:
         self.life = Life(self.life.number + 1, self)
 
     def still_market(self) -> None:
-        """No more flow of others."""
+        """No more flow of others, and no more faults of the venue's."""
         self.exchange.state.flow.words[NEXT_NS] = FAR_NS
+        self.exchange.state.conduct.rates[:] = 0.0
+        self.exchange.state.conduct.times[:] = NEVER_NS
+
+    @property
+    def venue_is_quiet(self) -> bool:
+        """Whether the venue has done all that we asked, and said all that it has to say to us."""
+        exchange = self.exchange.state
+        row, conduct = int(exchange.venue.clients.words[0, LINK]) - 1, exchange.conduct
+        if row < 0:
+            return True
+        link, account = exchange.links.words[row], exchange.venue.clients.words[0]
+        said = link[COPIED] == account[LOGGED] and link[OUT_BEGIN] == link[OUT_END]
+        heard = not conduct.words[DELAYING] or conduct.order_lines[row, PUSHED] == conduct.order_lines[row, TAKEN]
+        return bool(said and heard and (not conduct.words[HOLDING] or conduct.report_lines[0, PUSHED] == conduct.report_lines[0, TAKEN]))
 
     def close(self) -> None:
-        for part in (self.life, self.feed, self.exchange, self.network, self.market, self.listener):
+        for part in (self.life, self.feed, self.exchange, self.network, self.market, self.listener, *self.rivals):
             with contextlib.suppress(OSError):
                 part.close()
