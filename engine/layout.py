@@ -26,6 +26,7 @@ POSITION = record_dtype(ffi, "tp_position")
 RISK_RULES = record_dtype(ffi, "tp_risk_rules")
 RISK_FACTS = record_dtype(ffi, "tp_risk_facts")
 CAPTURE = record_dtype(ffi, "tp_capture")
+OPEN_ORDER = record_dtype(ffi, "tp_open_order")
 
 MSG_INSTRUMENT: int = lib.TP_MSG_INSTRUMENT
 MSG_QUOTE: int = lib.TP_MSG_QUOTE
@@ -75,6 +76,13 @@ PHASE_STARTING: int = lib.TP_PHASE_STARTING
 PHASE_TRADING: int = lib.TP_PHASE_TRADING
 PHASE_DRAINING: int = lib.TP_PHASE_DRAINING
 PHASE_STOPPED: int = lib.TP_PHASE_STOPPED
+
+# What may become of an order, by name. It may trade from pending_new to unknown.
+ORDER_STATES = (
+    "free", "pending_new", "live", "partially_filled", "pending_replace", "pending_cancel", "unknown", "filled", "cancelled", "rejected",
+    "replaced",
+)  # fmt: skip
+ORDER_STATE: dict[str, int] = {name: getattr(lib, f"TP_ORDER_{name.upper()}") for name in ORDER_STATES}
 
 RISK_ACTIVE: int = lib.TP_RISK_ACTIVE
 RISK_REDUCING: int = lib.TP_RISK_REDUCING

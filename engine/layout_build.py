@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-HEADERS = ("messages/messages.h", "runtime/control.h", "risk/risk.h")
+HEADERS = ("messages/messages.h", "runtime/control.h", "risk/risk.h", "gateway/open_orders.h")
 
 ASSERTS = """
 #include <stddef.h>
@@ -13,6 +13,7 @@ ASSERTS = """
 #include "messages/messages.h"
 #include "runtime/control.h"
 #include "risk/risk.h"
+#include "gateway/open_orders.h"
 
 #define ONE_LINE(record) \\
     _Static_assert(sizeof(struct record) == 64, #record " is one cache line"); \\
@@ -38,6 +39,7 @@ WHOLE_LINES(tp_position);
 WHOLE_LINES(tp_risk_rules);
 WHOLE_LINES(tp_risk_facts);
 WHOLE_LINES(tp_capture);
+_Static_assert(sizeof(struct tp_open_order) == 64, "an order is one cache line");
 """
 
 ffi = FFI()

@@ -33,6 +33,7 @@ from engine.layout import (
     MSG_REJECTED,
     MSG_REPLACE,
     MSG_REPLACED,
+    OPEN_ORDER,
     ORDER,
     ORDERS,
     PHASE_TRADING,
@@ -55,7 +56,7 @@ from engine.wire import soupbintcp
 from engine.wire.credentials import Credentials
 from shm.hot import EMPTY, advance, claim, commit, poll, release
 from shm.layout import HISTOGRAM
-from shm.ring import Ring
+from shm.ring import Ring, round_up_capacity
 from shm.table import Board, Table
 from tests.ouch42_tongue import TRADER, Tongue
 
@@ -223,8 +224,9 @@ class House:
     ) -> None:
         self.protocol = protocol
         SPOKEN["tongue"] = Tongue() if protocol == "ouch42" else None
-        prefix = f"test-gateway-{uuid.uuid4().hex[:12]}"
+        self.prefix = prefix = f"test-gateway-{uuid.uuid4().hex[:12]}"
         self.made: list[Any] = []
+        self.open_orders: Board | None = None
         self.orders = self._keep(Ring.create(f"{prefix}.orders", 1024, ORDERS, ["gateway"]))
         self.reports = self._keep(Ring.create(f"{prefix}.reports", reports_capacity, REPORTS, ["strategy"]))
         self.quotes = self._keep(Board.create(f"{prefix}.quotes", QUOTE, LINES))
@@ -261,11 +263,15 @@ class House:
         usual: dict[str, Any] = {
             "address": self.venue.address, "credentials": Credentials.of("TICK", "PATH"), "limits": Limits(**LIMITS),
             "midnight_ns": MIDNIGHT_NS,
-            "symbols": ["AAPL", "MSFT"], "orders_max": 64, "executions_max": 1 << 12, "reconnect_tries": 0,
+            "symbols": ["AAPL", "MSFT"], "executions_max": 1 << 12, "reconnect_tries": 0,
         }  # fmt: skip
         if self.protocol == "ouch42":
             usual |= {"protocol": "ouch42", "trader": TRADER}
+        places = round_up_capacity(options.pop("orders_max", 64))
+        if self.open_orders is None or len(self.open_orders.records) != places:
+            self.open_orders = self._keep(Board.create(f"{self.prefix}-{places}.open_orders", OPEN_ORDER, places))
         return GatewayStage(
+            open_orders=self.open_orders,
             orders=self.orders, reports=self.reports, quotes=self.quotes, instruments=self.instruments, positions=self.positions,
             stats=self.stats_table, control=self.control_table, hops=self.hops, rules=self.rules, facts=self.facts_table, **usual | options,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from shm.layout import record_dtype, schema_difference, schema_of, word_of
 
 ROOT = Path(__file__).parents[1]
 HEADERS = {"shm/layout.h": shm_ffi} | dict.fromkeys(
-    ("engine/messages/messages.h", "engine/runtime/control.h", "engine/risk/risk.h"), engine_ffi
+    ("engine/messages/messages.h", "engine/runtime/control.h", "engine/risk/risk.h", "engine/gateway/open_orders.h"), engine_ffi
 )
 # What these declare is one process's own, or, in the examples, a user's.
 PRIVATE = {

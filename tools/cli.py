@@ -148,7 +148,8 @@ def inspect(ring: str, follow: bool, last: int | None, start: str | None, second
     """Print what lies on RING, decoded by its own schema: any ring, board or table of any instance.
 
     RING is a name as `tickpath rings` lists it; its instance may be left out where only one has it. Nobody waits for this reader: what
-    was overwritten before it was read is told as lost.
+    was overwritten before it was read is told as lost. Of `open_orders` it prints what may be open at the venue, also after the gateway
+    has died.
     """
     with _until_interrupted():
         from tools import decode

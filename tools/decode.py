@@ -25,6 +25,7 @@ from shm.ring import At
 from shm.roles import decoded, unsigned, wrapped
 from shm.segment import SegmentError
 from shm.status import only_watches, printable, watch
+from tools import open_orders
 from tools.segments import CURSORS, segment_names
 
 BATCH = 1024
@@ -148,6 +149,8 @@ def show(name: str, *, follow: bool, last: int | None, start: At | None, seconds
             raise ValueError(
                 f"segment={printable(name)}: it is a {KIND_NAMES[geometry.kind]}: --follow, --last, --from and --seconds are for rings"
             )
+        elif open_orders.is_order_table(geometry):
+            _write(open_orders.lines(name, as_json=as_json))
         else:
             written = records(name)
             while group := list(itertools.islice(written, BATCH)):

@@ -43,7 +43,7 @@ def run(config: Config, console: Console, notes: list[str], *, trade: bool = Tru
     calibration = calibrate()
     started_tsc = _command_tsc(calibration)
     accounts = 1 + len(config.exchange.accounts) if config.exchange is not None else 1
-    instance = Instance.create(config.instance, config.rings, accounts, paper=trades_on_paper(config))
+    instance = Instance.create(config.instance, config.rings, accounts, paper=trades_on_paper(config), orders_max=config.gateway.orders_max)
     try:
         if trade:
             latch.check(config.instance)
@@ -143,6 +143,7 @@ def _result(supervisor: Supervisor, outcome: Outcome, started_tsc: int, notes: l
         "failures": outcome.failures,
         "notes": notes + _unseen(supervisor) + _unread(supervisor) + played.notes(supervisor),
         **gathered,
+        "open_orders": supervisor.open_orders().to_dict(),
         "risk": _risk(supervisor),
         "kill": report.kill(supervisor.instance, calibration.hz),
         "trader": supervisor.config.gateway.trader,

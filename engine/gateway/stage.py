@@ -29,7 +29,6 @@ from engine.gateway.hot.state import (
     MIDNIGHT_NS,
     NEXT_REF,
     NOTHING,
-    ORDER_ENTRY,
     OUCH_42,
     OUCH_50,
     PROBING,
@@ -53,7 +52,7 @@ from engine.gateway.ouch import v42
 from engine.gateway.ouch.hot import encode, life, translate
 from engine.gateway.ouch.v50 import ACCOUNT_QUERY, CANCEL_ORDER, ENTER_ORDER, REPLACE_ORDER
 from engine.gateway.waiting import make_pace, make_queue
-from engine.layout import ORDER, REPORT, TIF_DAY
+from engine.layout import OPEN_ORDER, ORDER, REPORT, TIF_DAY
 from engine.risk.hot import state as gate_state
 from engine.risk.limits import Limits
 from engine.risk.make import make_risk, verdicts
@@ -114,6 +113,7 @@ class GatewayStage:
         hops: Table,
         rules: Board,
         facts: Table,
+        open_orders: Board | None = None,
         address: tuple[str, int],
         credentials: Credentials,
         limits: Limits,
@@ -139,6 +139,7 @@ class GatewayStage:
         """Connect to `address` and make the kernel's state; the kernel logs in on its first step.
 
         rules, facts  the gate's two records; whoever makes the instance has written the rules (engine/risk/rules.py)
+        open_orders   the order table, for others to read; None: memory of this process's own, for orders_max
         credentials   who logs in; not needed any more once this is made
         limits        those at the start, by which the gate's tables are sized
         symbols       what may be traded; an order for another is refused, as is any until the feed has named its instrument
@@ -147,7 +148,8 @@ class GatewayStage:
         trader        who answers for the orders: told to the venue with each, beside its strategy; up to 10 characters, in 4.2 up to 4
         protocol      "ouch50" or "ouch42"
         midnight_ns   the venue's midnight in nanoseconds since the epoch: its times count from there
-        orders_max    orders that may be open or under way at once, counted from the oldest open one; rounded up to a power of two
+        orders_max    orders that may be open or under way at once, counted from the oldest open one; rounded up to a power of two. With
+                      open_orders it is that board's size
         executions_max  places for unique executions; with three quarters of them taken new orders are refused
         pace_per_s, pace_burst  messages a second, and at once, that the venue takes; a pace of 0: as many as there are
         queue_max   orders that may wait for that, or for the socket; more are refused
@@ -166,6 +168,7 @@ class GatewayStage:
         for name, value, most in (("orders_max", orders_max, 1 << 30), ("executions_max", executions_max, 1 << 30)):
             if not 1 <= value <= most:
                 raise ValueError(f"{name}={value}: expected 1 to {most}")
+        table = line_aligned(round_up_capacity(orders_max), OPEN_ORDER) if open_orders is None else open_orders.records
         self.risk = make_risk(
             limits,
             symbols,
@@ -175,7 +178,7 @@ class GatewayStage:
             control=control,
             rules=rules,
             facts=facts,
-            orders_max=round_up_capacity(orders_max),
+            orders_max=len(table),
         )
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol={protocol!r}: expected one of {sorted(PROTOCOLS)}")
@@ -200,6 +203,7 @@ class GatewayStage:
         words[NEXT_REF] = 1
         words[PROTOCOL] = PROTOCOLS[protocol]
         words[REF_LAST], words[PX_LAST] = (translate.NUMBER_MAX, v42.PX_MAX) if protocol == "ouch42" else (USER_REF_MAX, ANY_PX)
+        table[:] = np.zeros((), OPEN_ORDER)
         begin_anew(positions, stats, facts, control)
         self.roles = (orders.consumer(READER, ORDER), reports.producer(REPORT))
         self.state = Gateway(
@@ -209,8 +213,8 @@ class GatewayStage:
             session=words,
             inbound=np.zeros(INBOUND_BYTES, np.uint8),
             wire=wire,
-            table=line_aligned(round_up_capacity(orders_max), ORDER_ENTRY),
-            ids=np.zeros(round_up_capacity(orders_max), np.uint32),
+            table=table,
+            ids=np.zeros(len(table), np.uint32),
             named=np.zeros((NAMED_SYMBOLS, 2), np.int64),
             executions=line_aligned(round_up_capacity(executions_max), EXECUTION_ENTRY),
             positions=positions.records,

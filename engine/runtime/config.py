@@ -122,7 +122,7 @@ class GatewayConfig(Struct, forbid_unknown_fields=True, frozen=True):
     venue: Annotated[str, Meta(pattern=VENUE_PATTERN)] = "XNAS"
     protocol: Protocol = "ouch50"
     trader: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,10}$")] = "TICKPATH"
-    orders_max: Count = 1 << 20
+    orders_max: Count = 1 << 18
     pace_per_s: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
     pace_burst: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1
     queue_max: Annotated[int, Meta(ge=1, le=1 << 20)] = 1_024

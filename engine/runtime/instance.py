@@ -16,6 +16,7 @@ from engine.layout import (
     INSTRUMENT,
     INSTRUMENTS_MAX,
     MARKET,
+    OPEN_ORDER,
     ORDERS,
     POSITION,
     PROCESS,
@@ -31,7 +32,7 @@ from engine.layout import (
 from engine.runtime.config import RingsConfig
 from shm import segment
 from shm.layout import HISTOGRAM
-from shm.ring import Ring
+from shm.ring import Ring, round_up_capacity
 from shm.segment import SegmentError
 from shm.table import Board, Table
 
@@ -58,14 +59,14 @@ HOPS = (
 class Instance:
     """One instance's segments, alive as long as this process or a child forked from it is attached to them."""
 
-    def __init__(self, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False) -> None:
+    def __init__(self, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False, orders_max: int = 1 << 16) -> None:
         self.name = name
         # The market as it was applied, for a venue that trades against it on paper.
         self.market: Ring | None = None
         self.build = engine.build_hash()
         self._made: list[Table | Board | Ring] = []
         try:
-            self._make(rings, accounts)
+            self._make(rings, accounts, orders_max)
             if paper:
                 self.market = self._keep(
                     Ring.create(f"{name}.market", MARKET_SLOTS, {"market": MARKET}, ["exchange"], build_hash=self.build)
@@ -74,7 +75,7 @@ class Instance:
             self.unlink()
             raise
 
-    def _make(self, rings: RingsConfig, accounts: int) -> None:
+    def _make(self, rings: RingsConfig, accounts: int, orders_max: int) -> None:
         self.control = self._table("control", CONTROL)
         self.processes = self._table("processes", PROCESS, PROCESSES_MAX)
         self.feed_stats = self._table("feed.stats", FEED_STATS)
@@ -91,16 +92,17 @@ class Instance:
         self.instruments = self._board("instruments", INSTRUMENT)
         self.positions = self._board("positions", POSITION)
         self.exchange_positions = self._board("exchange.positions", POSITION, accounts * INSTRUMENTS_MAX)
+        self.open_orders = self._board("open_orders", OPEN_ORDER, round_up_capacity(orders_max))
         self.ticks = self._ring("ticks", rings.ticks, TICKS, "strategy")
         self.orders = self._ring("orders", rings.orders, ORDERS, "gateway")
         self.reports = self._ring("reports", rings.reports, REPORTS, "strategy")
 
     @classmethod
-    def create(cls, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False) -> "Instance":
-        """Make every segment of instance `name`, whose exchange has so many accounts, after removing what a dead one
-        left. SegmentError where it is alive."""
+    def create(cls, name: str, rings: RingsConfig, accounts: int = 1, *, paper: bool = False, orders_max: int = 1 << 16) -> "Instance":
+        """Make every segment of instance `name`, whose exchange has so many accounts and whose gateway so many orders open at once, after
+        removing what a dead one left. SegmentError where it is alive."""
         remove_dead(name)
-        return cls(name, rings, accounts, paper=paper)
+        return cls(name, rings, accounts, paper=paper, orders_max=orders_max)
 
     def unlink(self) -> None:
         """Remove the names of what this instance made, and of nothing that another made since."""

@@ -7,11 +7,9 @@ gateway's pulls the kill switch, for nobody else is left to do it, and names on 
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from engine.gateway.hot.state import ENDED, FREE
-from engine.layout import BUY, PHASE_DRAINING, PHASE_TRADING, unpack_symbol
-from engine.runtime import kills
+from engine.layout import PHASE_DRAINING, PHASE_TRADING
+from engine.runtime import kills, open_orders
 from engine.runtime.hot import STOPPED, TIME_UP
 from engine.runtime.latch import WHOLE
 from engine.runtime.stages import Run
@@ -19,8 +17,6 @@ from shm._shim import lib
 
 PATIENCE_S = 2.0
 TURN_S = 0.005
-NAMED_MAX = 20
-PX_UNITS = 10_000
 
 
 def settle(run: Run, stages: Sequence[str], turn: Callable[[int], int], reason: int) -> int:
@@ -53,26 +49,13 @@ def _kill(run: Run) -> None:
     _tell(run.config.instance, said)
 
 
-def name_what_is_open(stages: Sequence[Any]) -> None:
+def name_what_is_open(run: Run, stages: Sequence[str]) -> None:
     """On standard error: nobody is left to write a report."""
-    for stage in stages:
-        for sentence in open_orders(stage):
+    if "gateway" in stages:
+        shared = run.instance
+        found = open_orders.read(shared.open_orders, shared.instruments, now_tsc=lib.tp_rdtsc(), tsc_hz=run.calibration.hz)
+        for sentence in found.sentences():
             _tell("open", sentence)
-
-
-def open_orders(stage: Any) -> list[str]:
-    """What a gateway's stage may have open at the venue, an order a sentence, at most NAMED_MAX and how many more; [] for another stage."""
-    table = getattr(stage.state, "table", None)
-    if table is None or "user_ref" not in (table.dtype.names or ()):
-        return []
-    open_now = table[(table["state"] != FREE) & (table["state"] < ENDED)]
-    said = []
-    for entry in open_now[:NAMED_MAX]:
-        symbol = unpack_symbol(int(stage.state.risk.instruments[int(entry["instrument"])]["symbol"]))
-        side = "buy" if entry["side"] == BUY else "sell"
-        px = int(entry["px"]) / PX_UNITS
-        said.append(f"{symbol} {side} {entry['open']} at {px:.4f} (order {entry['order_id']}, user_ref {entry['user_ref']})")
-    return said + ([f"and {len(open_now) - NAMED_MAX} more"] if len(open_now) > NAMED_MAX else [])
 
 
 def _tell(about: str, sentence: str) -> None:

@@ -90,7 +90,7 @@ def _run(run: Run, slot: int, place: Place, words: Words, supervisor: int) -> in
         reason = _loop(turn, run.calibration, leaving, supervisor, line)
         if os.getppid() != supervisor:
             reason = orphan.settle(run, place.stages, turn, reason)
-            orphan.name_what_is_open(stages)
+            orphan.name_what_is_open(run, place.stages)
         line["reason"] = reason
     finally:
         _account(line)

@@ -19,7 +19,7 @@ from engine.layout import (
     STATE_LOOPING,
     STATE_READY,
 )
-from engine.runtime import process, standing
+from engine.runtime import open_orders, process, standing
 from engine.runtime.alerts import Alerts
 from engine.runtime.clock import Calibration
 from engine.runtime.config import Config, publishes
@@ -41,6 +41,7 @@ HUNG_AFTER_S = 10.0
 # Long enough for a busy box, and short enough to be told of within five seconds (RTS 6, article 16(5)).
 SILENT_AFTER_S = 3.0
 ALERT_PATIENCE_S = 1.0
+OPEN_AT_VENUE = "orders may be open at the venue"
 
 
 @dataclass
@@ -210,7 +211,7 @@ class Supervisor:
         else:
             return
         if not self._dead():
-            self._fail(f"not everything was settled within {DRAIN_PATIENCE_S:.0f} s: orders may be open at the venue")
+            self._fail(f"not everything was settled within {DRAIN_PATIENCE_S:.0f} s: {OPEN_AT_VENUE}")
 
     def _drained(self) -> bool:
         record = self.instance.control.records
@@ -238,6 +239,7 @@ class Supervisor:
         if hung := self._hung(HUNG_AFTER_S):
             self._fail(f"{hung.place.name} (pid {hung.pid}) hangs: no heartbeat for {HUNG_AFTER_S:.0f} s")
             self._pull(self.outcome.failures[-1])
+            self._name_what_is_open([hung])
             return True
         time.sleep(TICK_S)
         return False
@@ -262,6 +264,16 @@ class Supervisor:
             self.wires.pull(f"{reason} (kill.on_death)")
         else:
             self.alerts.say(reason)
+
+    def _name_what_is_open(self, gone: list[Child]) -> None:
+        """With a gateway that is dead or hangs nobody else knows what it had open; its table stays as it left it."""
+        if self.traded and any("gateway" in child.place.stages for child in gone) and (found := self.open_orders()).orders:
+            self.alerts.say(f"{OPEN_AT_VENUE}: {'; '.join(found.sentences())}")
+
+    def open_orders(self) -> open_orders.OpenOrders:
+        """What may be open at the venue, by the gateway's own table."""
+        shared = self.instance
+        return open_orders.read(shared.open_orders, shared.instruments, now_tsc=process.lib.tp_rdtsc(), tsc_hz=self.calibration.hz)
 
     def _state(self, child: Child) -> int:
         return int(self.instance.processes.records[child.slot]["state"])
@@ -296,6 +308,7 @@ class Supervisor:
             self.outcome.code = process.EXIT_MISUSE
             self.outcome.failures = [self._said(child) for child in dead]
         self._pull("; ".join(self.outcome.failures))
+        self._name_what_is_open(dead)
         # Whoever died, the open orders must not outlive the run: while the gateway lives it cancels them.
         if self.traded and not any("gateway" in child.place.stages for child in dead):
             self._phase(PHASE_DRAINING)
@@ -335,7 +348,7 @@ class Supervisor:
                 self.outcome.failures.append(f"{child.place.name}: {said}")
             os.close(child.errors_fd)
         if self.traded and (count := int(self.instance.gateway_stats.records[0]["open_orders"])):
-            self._fail(f"{count:,} orders may be open at the venue")
+            self._fail(f"{count:,} {OPEN_AT_VENUE}: {'; '.join(self.open_orders().sentences())}")
         self._watch()
         self.alerts.settle(ALERT_PATIENCE_S)
         self.outcome.notes += self._notes() + self.keeper.notes + self.wires.troubles + self.alerts.troubles

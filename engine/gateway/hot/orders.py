@@ -8,6 +8,9 @@ may have open. Chains are linked through `replaces` and `replaced_by` and at mos
 An order's place is its user_ref modulo the table's size: it is free again once that order has ended. A user_ref whose place is taken
 is passed over, so one order that rests all day holds up nothing. `ids` leads from a strategy's own number to an open order's user_ref,
 which is in one of ID_WAYS places of it.
+
+Others read the table while it is worked on (engine/gateway/open_orders.h says how): what says something together is written between
+board_open and board_close, whatever changes alone is one store.
 """
 
 import numpy as np
@@ -159,6 +162,7 @@ def enter(gateway, order, open_qty, executed_qty):
     gateway.session[NEXT_REF] = user_ref + 1
     index = user_ref & (gateway.table.shape[0] - 1)
     entry = gateway.table[index]
+    version = board_open(gateway.table, index)
     entry.user_ref = user_ref
     entry.order_id = order.order_id
     entry.px = order.px
@@ -173,6 +177,7 @@ def enter(gateway, order, open_qty, executed_qty):
     entry.marks = 0
     entry.tif = order.tif
     entry.strategy = order.strategy
+    board_close(gateway.table, index, version)
     gateway.ids[id_place(gateway.ids, np.int64(order.order_id), np.int64(0))] = user_ref
     return index
 
@@ -185,6 +190,7 @@ def adopt_order(gateway, user_ref, instrument, side, px):
     entry = gateway.table[index]
     if is_open(entry):
         return NOT_FOUND
+    version = board_open(gateway.table, index)
     entry.user_ref = user_ref
     entry.order_id = 0
     entry.px = px
@@ -199,6 +205,7 @@ def adopt_order(gateway, user_ref, instrument, side, px):
     entry.marks = ADOPTED
     entry.tif = 0
     entry.strategy = 0
+    board_close(gateway.table, index, version)
     gateway.session[ADOPTED_OPEN] += 1
     gateway.stats[0].adopted += 1
     gateway.stats[0].open_orders += 1
@@ -290,8 +297,10 @@ def trade_chain(table, index, qty):
     """An execution: what is left of the order, and of everything that is to replace it, as the venue counts it in their quantities."""
     for _ in range(CHAIN_MAX):
         entry = table[index]
+        version = board_open(table, index)
         entry.executed += qty
         entry.open = max(entry.open - qty, 0)
+        board_close(table, index, version)
         if entry.replaced_by == 0:
             break
         index = entry.replaced_by & (table.shape[0] - 1)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.gateway.hot.queue import Queue
+from engine.layout import ORDER_STATE
 from engine.risk.hot.state import Risk
 from shm.hot import ConsumerEnd, ProducerEnd
 
@@ -99,18 +100,18 @@ ANY_PX = 1 << 62
 
 # States of an order, typed: numba would compile a kernel anew for each literal. FREE places and those of ended orders (`state >= ENDED`)
 # may be taken by a new one.
-FREE = np.int64(0)
-PENDING_NEW = np.int64(1)
-LIVE = np.int64(2)
-PARTIALLY_FILLED = np.int64(3)
-PENDING_REPLACE = np.int64(4)
-PENDING_CANCEL = np.int64(5)
-UNKNOWN = np.int64(6)  # it was open when the session was lost, and the venue has not spoken of it since
-FILLED = np.int64(7)
-CANCELLED = np.int64(8)
-REJECTED = np.int64(9)
-REPLACED = np.int64(10)
-STATES = 11
+FREE = np.int64(ORDER_STATE["free"])
+PENDING_NEW = np.int64(ORDER_STATE["pending_new"])
+LIVE = np.int64(ORDER_STATE["live"])
+PARTIALLY_FILLED = np.int64(ORDER_STATE["partially_filled"])
+PENDING_REPLACE = np.int64(ORDER_STATE["pending_replace"])
+PENDING_CANCEL = np.int64(ORDER_STATE["pending_cancel"])
+UNKNOWN = np.int64(ORDER_STATE["unknown"])  # it was open when the session was lost, and the venue has not spoken of it since
+FILLED = np.int64(ORDER_STATE["filled"])
+CANCELLED = np.int64(ORDER_STATE["cancelled"])
+REJECTED = np.int64(ORDER_STATE["rejected"])
+REPLACED = np.int64(ORDER_STATE["replaced"])
+STATES = len(ORDER_STATE)
 ENDED = FILLED
 
 # LEGAL[from, to] is 1 where an order may pass from one state to another. Nothing leads out of an end, but for a replacement that was
@@ -137,22 +138,6 @@ QUESTIONED = 64  # 4.2: the venue did not speak of it, and a cancel of it was se
 COUNTED = 1
 BROKEN = 2
 
-#   0          4          8    16     24         32         40         48            56           58     59      60      61    62         64
-#   +----------+----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+----------+
-#   | user_ref | order_id | px | open | executed | sent_tsc | replaces | replaced_by | instrument | side | state | marks | tif | strategy |
-#   +----------+----------+----+------+----------+----------+----------+-------------+------------+------+-------+-------+-----+----------+
-# One line an order, found by its user_ref modulo the table's size.
-#   user_ref      what the venue calls it        order_id  what its strategy calls it
-#   open          what may still trade; of a replacement under way: what would be open if the venue took it now
-#   executed      what it and the orders before it in its chain of replacements executed: the venue counts it in a quantity
-#   replaces      user_ref of the order that this one is to replace, while that is under way     replaced_by  the other way round
-ORDER_ENTRY = np.dtype(
-    [
-        ("user_ref", "u4"), ("order_id", "u4"), ("px", "i8"), ("open", "i8"), ("executed", "i8"), ("sent_tsc", "i8"), ("replaces", "i8"),
-        ("replaced_by", "i8"), ("instrument", "u2"), ("side", "u1"), ("state", "u1"), ("marks", "u1"), ("tif", "u1"), ("strategy", "u2"),
-    ],
-    align=True,
-)  # fmt: skip
 #   0       8    16         20    24           26     27      28         32
 #   +-------+----+----------+-----+------------+------+-------+----------+
 #   | match | px | user_ref | qty | instrument | side | state | order_id |
@@ -185,8 +170,8 @@ CHAIN_MAX = 8
 
 class Gateway(NamedTuple):
     """orders, reports: rings; risk: the gate; session (SESSION_WORDS,) int64; inbound, wire: uint8 buffers;
-    table (a power of two,) ORDER_ENTRY; ids (as many,) uint32: the user_ref of an open order, in a place of its order_id, 0 where there is
-    none; named (a power of two, 2) int64: symbols and their instruments, as looked up on the board;
+    table (a power of two,) OPEN_ORDER, a board; ids (as many,) uint32: the user_ref of an open order, in a place of its order_id, 0 where
+    there is none; named (a power of two, 2) int64: symbols and their instruments, as looked up on the board;
     executions (a power of two,) EXECUTION_ENTRY; positions: board; stats (1,) GATEWAY_STATS;
     hops (words,) int64 histograms by hop; control (words,) int64;
     queue: orders that wait; pace (PACE_WORDS,) int64, the token bucket; batch (OUTBOX_ORDERS,) STAMPS of the orders in the outbox."""

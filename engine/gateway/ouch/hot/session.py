@@ -35,6 +35,7 @@ from engine.gateway.hot.state import (
     STATE,
     UP,
 )
+from engine.gateway.ouch.hot.adopt import NOT_NAMED_YET, TABLE_FULL
 from engine.gateway.ouch.hot.encode import HEARTBEAT_AT, HEARTBEAT_BYTES, LOGIN_AT
 from engine.gateway.ouch.hot.life import (
     EXECUTIONS_EXHAUSTED,
@@ -54,7 +55,7 @@ from engine.gateway.ouch.hot.life import (
 )
 from engine.gateway.ouch.hot.send import send
 from engine.gateway.ouch.hot.told import SCRATCH_BYTES, apply_42, end_replay
-from engine.gateway.ouch.hot.venue import NOT_NAMED_YET, SET_FULL, TABLE_FULL, TOO_SHORT, apply, tell_owed
+from engine.gateway.ouch.hot.venue import SET_FULL, TOO_SHORT, apply, tell_owed
 from engine.messages.hot.stamp import now_tsc, ticks_of_ns
 from engine.risk.hot.rules import refresh
 from engine.wire.hot.bytes import get_u16

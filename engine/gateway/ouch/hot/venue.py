@@ -11,13 +11,11 @@ from numba import njit
 from engine.gateway.hot.executions import NO_ROOM, book_execution, find_execution, remember, unbook_execution
 from engine.gateway.hot.orders import (
     NOT_FOUND,
-    adopt_order,
     chain_open,
     change_open,
     find_order,
     finish,
     head_of,
-    is_open,
     reopen,
     settle,
     trade_chain,
@@ -44,13 +42,11 @@ from engine.gateway.hot.state import (
     PRESUMED_DEAD,
     RECEIVED_TSC,
     RECONCILE,
-    RECONCILING,
-    REPLAYING,
     REPORTED,
-    STATE,
 )
 from engine.gateway.hot.state import REJECTED as ORDER_REJECTED
 from engine.gateway.hot.state import REPLACED as ORDER_REPLACED
+from engine.gateway.ouch.hot.adopt import adopt_chain, adopt_told, is_replaying
 from engine.gateway.ouch.v50 import (
     ACCEPTED,
     ACCOUNT_QUERY_RESPONSE,
@@ -67,20 +63,18 @@ from engine.gateway.ouch.v50 import (
     STATE_DEAD,
     SYSTEM_EVENT,
 )
-from engine.layout import BUY, MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED, SELL
+from engine.layout import MSG_ACCEPTED, MSG_BROKEN, MSG_CANCELLED, MSG_EXECUTED, MSG_REPLACED
 from engine.messages.hot.stamp import wall_ns
 from engine.risk.hot.own import relist
 from engine.risk.hot.reasons import REASON_DEAD_ON_ARRIVAL, REASON_REPLACED_ORDER_DONE, VENUE_REASONS
-from engine.wire.hot.bytes import get_raw64, get_u16, get_u32, get_u64
-from shm.atomics import load_acquire
-from shm.hot import record
+from engine.wire.hot.bytes import get_u16, get_u32, get_u64
+from shm.hot import board_close, board_open, record
 
 # What applying a message comes to.
 APPLIED = 0
 TOO_SHORT = 1
 SET_FULL = 2
-TABLE_FULL = 3  # an order of an earlier life has no place in the order table
-NOT_NAMED_YET = 4  # it is for a symbol that the feed has not named: to be applied again
+# Or TABLE_FULL or NOT_NAMED_YET (adopt.py).
 
 HOP_EXCHANGE_TO_REPORT = 6
 
@@ -194,50 +188,6 @@ def settle_chain(gateway, head, index, ended):
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def is_replaying(session):
-    """Whether the venue tells what we missed: orders that we do not know are then those of an earlier life."""
-    return session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING
-
-
-@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def adopt_told(gateway, user_ref, at, symbol_at, side_at, px_at):
-    """Adopt an order from the message at inbound[at:]. Its place, or -TABLE_FULL or -NOT_NAMED_YET."""
-    inbound = gateway.inbound
-    instrument = find_instrument(gateway, get_raw64(inbound, at + symbol_at))
-    if instrument == NOT_FOUND:
-        return -NOT_NAMED_YET
-    side = BUY if inbound[at + side_at] == BUY else SELL
-    index = adopt_order(gateway, user_ref, instrument, side, get_u64(inbound, at + px_at))
-    return index if index != NOT_FOUND else -TABLE_FULL
-
-
-@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def adopt_chain(table, target, index):
-    """An adopted order replaces `target`, if that is an open one with nothing else under way."""
-    if target == NOT_FOUND or not is_open(table[target]) or table[target].replaced_by != 0:
-        return
-    table[index].executed = table[target].executed
-    table[index].replaces = table[target].user_ref
-    table[target].replaced_by = table[index].user_ref
-
-
-@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def find_instrument(gateway, symbol):
-    """The instrument with a symbol, by its line on the board, or NOT_FOUND while the feed has not named it."""
-    named, board = gateway.named, gateway.risk.instruments
-    place = (symbol ^ (symbol >> 17) ^ (symbol >> 31)) & (named.shape[0] - 1)
-    if named[place, 0] == symbol:
-        return named[place, 1]
-    for index in range(board.shape[0]):
-        # A line is named once: its version is even and not 0 from then on, and its symbol stays.
-        if np.int64(board[index].symbol) == symbol and load_acquire(board, index) & 1 == 0:
-            named[place, 0] = symbol
-            named[place, 1] = index
-            return np.int64(index)
-    return np.int64(NOT_FOUND)
-
-
-@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_query_response(session, inbound, at):
     """The venue has told all that it had: no order at or above this number ever arrived. An answer that an earlier life asked for is
     passed over."""
@@ -247,6 +197,25 @@ def on_query_response(session, inbound, at):
         session[RECONCILE] = JUDGING
         session[LOOK_NEXT] = 0
     return APPLIED
+
+
+@njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def tell_listed(gateway, clock, at, index, px, open_qty, kind, ref_id, state):
+    """The order stands in the venue's book at this price, with so much open, or did for a moment: into the table, and told."""
+    entry = gateway.table[index]
+    entry.marks |= ACKNOWLEDGED
+    version = board_open(gateway.table, index)
+    entry.px = px
+    entry.open = open_qty
+    board_close(gateway.table, index, version)
+    relist(gateway.risk, index, entry.px)
+    time_first_report(gateway, entry)
+    report = draft_for(gateway, clock, at, entry)
+    gateway.reports.slots[report].kind = kind
+    gateway.reports.slots[report].ref_id = ref_id
+    publish(gateway.reports, report, entry)
+    if state == STATE_DEAD:
+        tell_dead_on_arrival(gateway, clock, at, entry)
 
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -271,18 +240,9 @@ def on_accepted(gateway, clock, at):
         return APPLIED
     head = head_of(table, index)
     before = chain_open(table, head)
-    entry.marks |= ACKNOWLEDGED
-    entry.px = get_u64(inbound, at + ACCEPTED_PX)
-    relist(gateway.risk, index, entry.px)
-    entry.open = open_qty
-    time_first_report(gateway, entry)
     stats[0].accepted += 1
-    report = draft_for(gateway, clock, at, entry)
-    gateway.reports.slots[report].kind = MSG_ACCEPTED
-    gateway.reports.slots[report].ref_id = get_u64(inbound, at + ACCEPTED_ORDER_REF)
-    publish(gateway.reports, report, entry)
-    if inbound[at + ACCEPTED_STATE] == STATE_DEAD:
-        tell_dead_on_arrival(gateway, clock, at, entry)
+    px, ref_id, state = get_u64(inbound, at + ACCEPTED_PX), get_u64(inbound, at + ACCEPTED_ORDER_REF), inbound[at + ACCEPTED_STATE]
+    tell_listed(gateway, clock, at, index, px, open_qty, np.int64(MSG_ACCEPTED), ref_id, state)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
     return APPLIED
 
@@ -388,14 +348,12 @@ def on_replaced(gateway, clock, at):
         stats[0].duplicates += 1
         return APPLIED
     before = 0
-    if entry.marks & ADOPTED != 0 and entry.replaces == 0:
-        entry.open = qty
-    elif entry.marks & PRESUMED_DEAD != 0:
+    open_qty = qty
+    if entry.marks & PRESUMED_DEAD != 0:
         # Presumed wrongly: what the venue says lives does, and counts.
         entry.marks &= ~PRESUMED_DEAD & 0xFF
-        entry.open = qty
         reopen(gateway, index)
-    else:
+    elif entry.marks & ADOPTED == 0 or entry.replaces != 0:
         if target == NOT_FOUND or entry.replaces != target_ref or table[target].replaces != 0:
             stats[0].unknown_reports += 1
             return APPLIED
@@ -404,18 +362,11 @@ def on_replaced(gateway, clock, at):
         finish(gateway, target, ORDER_REPLACED)
         entry.replaces = 0
         # A venue may name the whole quantity of the chain here, or what is open of it: the smaller one is what is open.
-        entry.open = qty if entry.marks & ADOPTED != 0 else min(entry.open, qty)
-    entry.marks |= ACKNOWLEDGED
-    entry.px = get_u64(inbound, at + REPLACED_PX)
-    relist(gateway.risk, index, entry.px)
-    time_first_report(gateway, entry)
+        if entry.marks & ADOPTED == 0:
+            open_qty = min(entry.open, qty)
     stats[0].replaced += 1
-    report = draft_for(gateway, clock, at, entry)
-    gateway.reports.slots[report].kind = MSG_REPLACED
-    gateway.reports.slots[report].ref_id = target_id
-    publish(gateway.reports, report, entry)
-    if inbound[at + REPLACED_STATE] == STATE_DEAD:
-        tell_dead_on_arrival(gateway, clock, at, entry)
+    px, state = get_u64(inbound, at + REPLACED_PX), inbound[at + REPLACED_STATE]
+    tell_listed(gateway, clock, at, index, px, open_qty, np.int64(MSG_REPLACED), target_id, state)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, index, index, CANCELLED) - before)
     return APPLIED
 
