@@ -188,6 +188,17 @@ def test_the_sweep_borrows_too(houses: Callable[..., House]) -> None:
     assert tick(house) == [("enter", new)]
 
 
+def test_a_debt_is_no_deeper_than_a_burst(houses: Callable[..., House]) -> None:
+    house = paced(houses, burst=30)
+    for _ in range(2):
+        for order_id in range(1, 31):
+            house.cancel(order_id)
+        assert len(heard(house)) == 30
+    new = house.new()
+    assert tick(house, 30) == []
+    assert tick(house) == [("enter", new)]
+
+
 def test_a_cancel_takes_a_waiting_order_out(houses: Callable[..., House]) -> None:
     house = paced(houses)
     first, second = house.new(qty=70), house.new()
@@ -582,7 +593,7 @@ class Model:
         if order["what"] == "cancel" and not {("enter", order["id"]), ("replace", order["id"])} & self.all:
             self.told.append(("rejected", order["id"]))
             return
-        self.level -= 1
+        self.level = max(self.level - 1, Fraction(-max(self.per_s, self.burst)))
         self.all.add((order["what"], order["id"]))
         self.sent.append((order["what"], order["id"]))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from engine.gateway.hot.pacing import DEBT_MAX, PACE_LEVEL, TOKEN, fill_pace, has_token, spend
+from engine.gateway.hot.pacing import PACE_LEVEL, TOKEN, fill_pace, has_token, spend
 from engine.gateway.hot.queue import LANES, NOWHERE, WAITING, enqueue, leave, most_urgent, place_waiting
 from engine.gateway.waiting import CANCEL_PLACES, make_pace, make_queue
 from engine.layout import MSG_CANCEL, MSG_NEW, MSG_REPLACE, ORDER
@@ -153,7 +153,7 @@ def test_the_bucket_is_exact(seed: int) -> None:
         for _ in range(chance.choice((1, 1, min(burst, 60)))):
             if cancel or has_token(pace):
                 spend(pace, 1)
-                model.level -= 1
+                model.level = max(model.level - 1, Fraction(-max(per_s, burst)))
             else:
                 held += 1
         assert Fraction(int(pace[PACE_LEVEL]), TOKEN) == model.level
@@ -170,14 +170,19 @@ def test_no_pace_holds_nothing_and_counts_nothing() -> None:
     assert pace.tolist() == before
 
 
-def test_a_debt_stops_growing_before_its_word_would_wrap() -> None:
-    pace = make_pace(1, 1)
-    pace[PACE_LEVEL] = -DEBT_MAX + 5
-    spend(pace, 1)
-    spend(pace, 1)
-    assert pace[PACE_LEVEL] == -DEBT_MAX
-    fill_pace(pace, 10**18)
-    assert pace[PACE_LEVEL] == 10**18 - DEBT_MAX
+@pytest.mark.parametrize("per_s, burst, most", [(1, 1, 1), (10, 3, 10), (3, 10, 10), (10**9, 1, 10**9), (1, 10**9, 10**9)])
+def test_a_debt_ends_at_a_seconds_messages_or_a_bursts(per_s: int, burst: int, most: int) -> None:
+    """However much is cancelled, an order follows once that is paid back, and not a nanosecond before."""
+    pace = make_pace(per_s, burst)
+    for _ in range(3):
+        spend(pace, 1 << 32)
+        assert pace[PACE_LEVEL] == -most * TOKEN
+    due_ns = -(-(most + 1) * TOKEN // per_s)
+    assert due_ns - TOKEN // per_s >= TOKEN
+    fill_pace(pace, due_ns - 1)
+    assert not has_token(pace)
+    fill_pace(pace, due_ns)
+    assert has_token(pace)
 
 
 @pytest.mark.parametrize("make, what", [

@@ -34,4 +34,5 @@ def make_pace(pace_per_s: int, burst: int) -> np.ndarray:
     pace = np.zeros(pacing.PACE_WORDS, np.int64)
     pace[pacing.PACE_PER_S] = pace_per_s
     pace[pacing.PACE_MAX] = pace[pacing.PACE_LEVEL] = burst * pacing.TOKEN
+    pace[pacing.PACE_DEBT_MAX] = max(pace_per_s, burst) * pacing.TOKEN
     return pace

@@ -3,6 +3,11 @@
 A message costs TOKEN, a nanosecond brings `pace_per_s`, and no more than the burst is kept. New orders and replaces wait for a token;
 cancels and the sweep take theirs at once and leave a debt if need be, which the orders after them wait for: over any span of time the
 venue sees no more than its pace and one burst, unless what is beyond them is cancels.
+
+The debt ends at a second's messages, or at a burst's where that is more: as long as it takes to pay that back, and a token more, no order
+follows the last of the cancels. To a venue that counts what came in the last second, or for as long as a burst takes to come back, they
+are forgotten by then. One that counts for longer, or lets what is too much wait on its side, sees more than its pace after a sweep of
+more than that: our orders are then late there, or refused by it, as after any burst of cancels that it was not asked to allow.
 """
 
 from numba import njit
@@ -12,11 +17,10 @@ PACE_PER_S = 0
 PACE_MAX = 1  # what the burst amounts to
 PACE_LEVEL = 2
 PACE_FILLED_NS = 3
-PACE_WORDS = 4
+PACE_DEBT_MAX = 4  # engine/gateway/waiting.py fills it in too
+PACE_WORDS = 5
 
 TOKEN = 1_000_000_000
-# No debt grows beyond this, some four thousand million cancels, so that the words cannot wrap.
-DEBT_MAX = 1 << 62
 
 
 @njit(cache=True, _nrt=False, forceinline=True)
@@ -40,6 +44,6 @@ def has_token(pace):
 
 @njit(cache=True, _nrt=False, forceinline=True)
 def spend(pace, messages):
-    """So many messages go out: they take their tokens, or leave a debt."""
+    """So many messages go out: they take their tokens, or leave a debt, as far as one grows."""
     if pace[PACE_PER_S] != 0:
-        pace[PACE_LEVEL] = max(pace[PACE_LEVEL] - messages * TOKEN, -DEBT_MAX)
+        pace[PACE_LEVEL] = max(pace[PACE_LEVEL] - messages * TOKEN, -pace[PACE_DEBT_MAX])
