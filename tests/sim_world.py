@@ -111,7 +111,7 @@ class Life:
             self.maker = StrategyStage(
                 ticks=world.ticks, orders=self.orders, reports=self.reports, stats=PrivateTable(STRATEGY_STATS),
                 control=world.control_table, hops=self.hops, strategy="engine.strategy.market_maker", params={"backoff_ms": 1},
-                symbols=list(SYMBOLS), timer_ms=100,
+                symbols=list(SYMBOLS), timer_ms=100, positions=self.positions,
             )  # fmt: skip
         else:
             self.trader = Trader(

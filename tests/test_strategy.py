@@ -24,6 +24,7 @@ from engine.layout import (
     PHASE_DRAINING,
     PHASE_STARTING,
     PHASE_TRADING,
+    POSITION,
     STRATEGY_STATS,
     TIF_IOC,
 )
@@ -51,6 +52,8 @@ from engine.strategy.drive import (
 )
 from engine.strategy.errors import StrategyError
 from engine.strategy.handlers import HANDLERS
+from engine.strategy.hot.events import held_of
+from engine.strategy.hot.state import RECONCILED
 from engine.strategy.load import load
 from engine.strategy.new import write_new
 from engine.strategy.stage import StrategyStage
@@ -461,6 +464,8 @@ def test_a_record_in_plain_python_reads_as_numbers_and_names_what_it_has(tmp_pat
         """
 import numpy as np
 from engine.strategy.handlers import HANDLERS
+from engine.strategy.hot.events import held_of
+from engine.strategy.hot.state import RECONCILED
 from engine.strategy.load import load
 from engine.strategy.plain import readable
 memory = load("engine.strategy.market_maker").memory(1)
@@ -644,3 +649,49 @@ def test_the_fields_of_a_record_are_laid_out_as_declared() -> None:
     assert record.dtype.names == ("x", "inner")
     assert [(float(one["x"]), int(one["inner"]["a"]), bool(one["inner"]["b"])) for one in record] == [(2.5, 0, True)] * 3
     assert replaced(1).order_id == 1
+
+
+# What there is at the start.
+
+
+def test_a_position_begins_with_what_the_gateway_reconciled() -> None:
+    driver = Driver("engine.strategy.market_maker", symbols=["TEST", "ELSE"], held={"TEST": -300})
+    driver.turn()
+    assert (driver.position("TEST"), driver.position("ELSE")) == (-300, 0)
+
+
+def test_a_position_is_taken_over_once() -> None:
+    """Executions since are the strategy's own reports, which the board has counted too."""
+    driver = Driver("engine.strategy.market_maker", symbols=["TEST"])
+    held = driver.stage.state.held
+    driver.happen(session(False))
+    driver.stage.state.words[RECONCILED] = 0
+    held[1].position = 70
+    driver.turn()
+    assert driver.position() == 0
+    driver.happen(session(True))
+    assert driver.position() == 70
+    held[1].position = 90
+    driver.happen(session(False))
+    driver.happen(session(True))
+    assert driver.position() == 70
+
+
+def test_an_instrument_named_after_the_session_is_up_begins_with_its_position() -> None:
+    driver = Driver("engine.strategy.market_maker", symbols=["TEST"])
+    state = driver.stage.state
+    state.held[1].position, state.held[8].position = 50, 80
+    # Named again it stays what it is; named first, it is what the board says.
+    driver.ticks.put(MSG_INSTRUMENT, 8, driver.now_ns, {"symbol": int(state.places[0].symbol)})
+    driver.turn()
+    assert driver.position() == 0
+    state.places[0].instrument = -1
+    driver.ticks.put(MSG_INSTRUMENT, 8, driver.now_ns, {"symbol": int(state.places[0].symbol)})
+    driver.turn()
+    assert driver.position() == 80
+
+
+def test_a_line_that_is_being_written_is_read_when_it_is_whole() -> None:
+    held = np.zeros(4, POSITION).view(np.recarray)
+    held[2].version, held[2].position = 6, -5
+    assert (held_of(held, 2), held_of(held, 3), held_of(held, 4)) == (-5, 0, 0)

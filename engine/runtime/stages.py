@@ -121,6 +121,7 @@ def build_strategy(run: Run) -> Stage:
         symbols=config.symbols,
         timer_ms=config.timer_ms,
         book=run.book,
+        positions=shared.positions,
     )
 
 

@@ -23,7 +23,7 @@ Every record also has `instrument`, a small whole number that the order function
     sell(ctx, instrument, px, qty, tif=TIF_DAY)
     replace(ctx, instrument, order_id, px, qty)      the id the order will have, or 0; qty is what shall be open
     cancel(ctx, instrument, order_id)                True if the request left
-    position(ctx, instrument)                        bought less sold, from executions
+    position(ctx, instrument)                        bought less sold today, from executions; before the session is up, 0
     tick_px(ctx, instrument), lot_qty(ctx, instrument)
     is_valid(ctx, instrument)                        whether the book may be acted on
     now_ns(ctx)                                      when this event reached this machine

@@ -23,6 +23,7 @@ from engine.strategy.hot.events import (
     TICKS_PER_STEP,
     begin,
     begin_tick,
+    begin_with_positions,
     is_live,
     may_quote,
     measure_decision,
@@ -35,7 +36,7 @@ from engine.strategy.hot.events import (
     status_from_quote,
     timer_due,
 )
-from engine.strategy.hot.state import NOWHERE, TIMER_NS, context_of
+from engine.strategy.hot.state import NOWHERE, RECONCILED, TIMER_NS, context_of
 from engine.strategy.plain import readable
 from numba import njit
 from shm.hot import EMPTY, advance, poll, release
@@ -48,6 +49,8 @@ def step(stage, clock):
     """Take what has arrived: reports first, then ticks, then the timer. Returns how many events that were; never waits."""
     ctx = context_of(stage, clock)
     words, places, stats = stage.words, stage.places, stage.stats[0]
+    if words[RECONCILED] == 0:
+        begin_with_positions(places, words, stage.control, stage.held)
 
     reports = 0
     while reports < REPORTS_PER_STEP:
@@ -73,7 +76,7 @@ def step(stage, clock):
         tick = stage.ticks.slots[index]
         place = stage.place_of[tick.instrument]
         if tick.kind == MSG_INSTRUMENT:
-            note_instrument(places, stage.place_of, stage.instruments[index])
+            note_instrument(places, stage.place_of, stage.instruments[index], words, stage.held)
         elif place != NOWHERE:
             begin_tick(words, clock, tick)
             if tick.kind == MSG_QUOTE:

@@ -232,8 +232,9 @@ class Driver:
         tick_px: int = 100,
         orders_max: int = 4096,
         book: Book | None = None,
+        held: dict[str, int] | None = None,
     ) -> None:
-        """book is what the strategy's questions are asked of (engine/book/book.py makes one)."""
+        """book is what the strategy's questions are asked of (engine/book/book.py makes one); held what there is of each symbol."""
         self.symbols = list(symbols)
         self.orders: list[Order] = []
         self.control, self.stats_table, self.hops = PrivateTable(CONTROL), PrivateTable(STRATEGY_STATS), PrivateTable(HISTOGRAM, HOPS)
@@ -257,6 +258,8 @@ class Driver:
             ticks=ticks, orders=orders, reports=reports, stats=self.stats_table, control=self.control, hops=self.hops,
             strategy=strategy, params=params or {}, symbols=symbols, timer_ms=timer_ms, book=book,
         )  # fmt: skip
+        for symbol, qty in (held or {}).items():
+            self.stage.state.held[self._instrument(symbol)].position = qty
         for symbol in self.symbols:
             packed = int(np.uint64(pack_symbol(symbol)).view(np.int64))
             self.ticks.put(MSG_INSTRUMENT, self._instrument(symbol), self.now_ns, {"symbol": packed, "tick_px": tick_px, "lot_qty": 100})

@@ -11,14 +11,14 @@ import numpy as np
 
 from engine.book.book import make_book
 from engine.book.hot.book import Book
-from engine.layout import INSTRUMENTS_MAX, pack_symbol
+from engine.layout import INSTRUMENTS_MAX, POSITION, pack_symbol
 from engine.messages.hot.stamp import Clock
 from engine.strategy import layout
 from engine.strategy.errors import StrategyError
 from engine.strategy.hot.state import DEPTH_MAX, NOWHERE, SIDES, TIMER_NS, WORDS, Strategy
 from engine.strategy.load import load
 from shm.ring import Ring
-from shm.table import Table
+from shm.table import Board, Table
 
 READER = "strategy"
 
@@ -54,8 +54,10 @@ class StrategyStage:
         timer_ms: int,
         px_decimals: int = 4,
         book: Book | None = None,
+        positions: Board | None = None,
     ) -> None:
-        """book is the feed handler's, in memory shared with it; without one every question about it is answered NOT_THERE."""
+        """book is the feed handler's, in memory shared with it; without one every question about it is answered NOT_THERE. positions is the
+        gateway's board: each position begins with what that says when the session comes up first; without one, with 0."""
         if not symbols:
             raise StrategyError("strategy.symbols is empty: expected at least one symbol to trade")
         if timer_ms < 1:
@@ -82,6 +84,7 @@ class StrategyStage:
             words=words,
             params=self.loaded.params(params),
             memory=self.loaded.memory(len(symbols)),
+            held=np.zeros(INSTRUMENTS_MAX, POSITION).view(np.recarray) if positions is None else positions.records,
             timer=np.zeros(1, layout.TIMER).view(np.recarray),
             status=np.zeros(1, layout.STATUS).view(np.recarray),
             tick_ring=hops.words()[HOP_TICK_RING],

@@ -50,7 +50,7 @@ def cancel(ctx, instrument, order_id):
 
 @njit(cache=True, forceinline=True, _nrt=False)
 def position(ctx, instrument):
-    """What we hold: bought less sold in this session, from executions."""
+    """What we hold: bought less sold in the venue's session, from executions. It begins with what the gateway has reconciled."""
     place = place_at(ctx.place_of, instrument)
     if place == NOWHERE:
         return 0

@@ -14,17 +14,21 @@ from engine.strategy.hot.state import (
     ORIGIN_TSC,
     PHASE,
     POLLED_TSC,
+    RECONCILED,
     SENT_TSC,
+    SESSION_UP,
     TIMER_NS,
     TIMER_TSC,
     TS_NS,
 )
-from shm.atomics import load_acquire
+from shm.atomics import fence_acquire, load_acquire
 from shm.hot import record
 
 # A turn takes at most so many of each, so that a flood of one never starves the other or the loop around both.
 REPORTS_PER_STEP = 64
 TICKS_PER_STEP = 64
+# How often a line of the positions is read again that is being written. Its writer takes nanoseconds, or is dead, and the run with it.
+LOOKS = 1 << 16
 
 
 @njit(cache=True, forceinline=True, _nrt=False)
@@ -99,14 +103,43 @@ def status_from_quote(statuses, places, place, quote):
     status.session_event = places[place].session_event
 
 
+@njit(cache=True, forceinline=False, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def begin_with_positions(places, words, control, held):
+    """The session is up for the first time: what the gateway has reconciled with the venue by now is what we hold. Nothing of ours was
+    sent before, so no report of it can be on the way."""
+    if load_acquire(control, SESSION_UP) == 0:
+        return
+    words[RECONCILED] = 1
+    for place in range(places.shape[0]):
+        if places[place].instrument >= 0:
+            places[place].position = held_of(held, places[place].instrument)
+
+
 @njit(cache=True, forceinline=False, _nrt=False)
-def note_instrument(places, place_of, instrument):
-    """The venue names an instrument: if it is one of ours, ticks of that number are ours from now on."""
+def held_of(held, instrument):
+    """The position in a line of the gateway's board."""
+    if instrument >= held.shape[0]:
+        return 0
+    for _ in range(LOOKS):
+        # SYNC POINT (board_close's release).
+        version = load_acquire(held, instrument)
+        position = int(held[instrument].position)
+        fence_acquire()
+        if version & 1 == 0 and load_acquire(held, instrument) == version:
+            break
+    return position
+
+
+@njit(cache=True, forceinline=False, _nrt=False)
+def note_instrument(places, place_of, instrument, words, held):
+    """The venue names an instrument: if it is one of ours, ticks of that number are ours from now on. Until then nothing of it was sent."""
     for place in range(places.shape[0]):
         line = places[place]
         if line.symbol == instrument.symbol:
             if line.instrument >= 0:
                 place_of[line.instrument] = NOWHERE
+            elif words[RECONCILED] != 0:
+                line.position = held_of(held, int(instrument.instrument))
             line.instrument = instrument.instrument
             place_of[instrument.instrument] = place
             # A venue that gives no step or lot leaves ours, which follow from px_decimals of the stage.

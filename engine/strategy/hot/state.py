@@ -21,6 +21,8 @@ TIMER_TSC = 6
 TIMER_NS = 7
 # How many levels the last book_depth read.
 LEVELS_READ = 8
+# 1 once the session was up: what the gateway had reconciled by then is what positions begin with.
+RECONCILED = 9
 WORDS = 16
 
 # The most levels that book_depth reads.
@@ -60,7 +62,8 @@ class Context(NamedTuple):
 
 class Strategy(NamedTuple):
     """A strategy's state. ticks and reports are its ends of the rings; levels, trades, statuses and instruments are the slots of
-    ticks under their other layouts; params (1,) and memory (n,) are records of the strategy's own; timer and status (1,) are what
+    ticks under their other layouts; params (1,) and memory (n,) are records of the strategy's own; held is the gateway's board of
+    positions; timer and status (1,) are what
     on_timer and on_status are given; tick_ring and decision are histogram words; the rest is in Context.
     """
 
@@ -79,6 +82,7 @@ class Strategy(NamedTuple):
     words: np.ndarray
     params: np.ndarray
     memory: np.ndarray
+    held: np.ndarray
     timer: np.ndarray
     status: np.ndarray
     tick_ring: np.ndarray
