@@ -267,7 +267,7 @@ class House:
         }  # fmt: skip
         if self.protocol == "ouch42":
             usual |= {"protocol": "ouch42", "trader": TRADER}
-        places = round_up_capacity(options.pop("orders_max", 64))
+        places = round_up_capacity(options.setdefault("orders_max", 64))
         if self.open_orders is None or len(self.open_orders.records) != places:
             self.open_orders = self._keep(Board.create(f"{self.prefix}-{places}.open_orders", OPEN_ORDER, places))
         return GatewayStage(
@@ -330,15 +330,16 @@ class House:
         assert self.control.session_up == 0
         return self.ending
 
-    def login(self, *, replay: bytes = b"", next_user_ref: int = 1, head: int = 1) -> None:
+    def login(self, *, replay: bytes = b"", next_user_ref: int = 1, head: int = 0) -> None:
         """The first login of this gateway: it asks how far the sequence has come, then for the day, and for the end of it."""
         self.probe(head)
         self.answer_login()
         self.venue.send(replay)
         self.come_up(next_user_ref)
 
-    def probe(self, head: int = 1) -> None:
-        """The login that only asks for the number that the venue's sequence has reached. Afterwards the next one is under way."""
+    def probe(self, head: int = 0) -> None:
+        """The login that only asks where the venue's sequence is, which this one answers with the number of its last packet, so that no
+        query has to be asked twice. Afterwards the next login is under way."""
         self.heard("login")
         self.venue.send(login_accepted(head))
         self.heard("logout")

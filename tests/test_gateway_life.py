@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from engine.gateway.hot import state as gateway_state
-from engine.gateway.hot.state import DOWN, FAILURES, NEXT_REF, RETRY_TSC, STATE
+from engine.gateway.hot.state import DOWN, FAILURES, NEXT_REF, RECONCILE, REPLAYING, RETRY_TSC, STATE
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.life import (
     LOGIN_SESSION_UNAVAILABLE,
@@ -249,13 +249,13 @@ def test_a_loss_after_every_byte_of_the_replay(houses: Callable[..., House]) -> 
         house.meet()
         if cut > 1:
             # The answer to the query of the connection before could stand in the sequence.
-            house.probe(2 + len(said))
+            house.probe(1 + len(said))
         # 2 is the first number after the answer to the first account query.
         assert house.heard("login")["sequence"].strip() == str(2 + whole)
         house.venue.send(login_accepted(2 + whole) + b"".join(said)[ends[whole - 1] if whole else 0 : cut])
         lose(house)
     house.meet()
-    house.probe(2 + len(said))
+    house.probe(1 + len(said))
     assert house.heard("login")["sequence"].strip() == str(2 + len(said))
     house.venue.send(login_accepted(2 + len(said)))
     house.come_up(4)
@@ -276,7 +276,7 @@ def test_an_answer_to_a_query_before_the_loss_ends_no_reconciliation(houses: Cal
     house.heard("account query")
     lose(house)
     house.meet()
-    house.probe(head=5)
+    house.probe(head=4)
     assert house.heard("login")["sequence"].strip() == "3"
     traded = sequenced(ouch.EXECUTED, user_ref=1, quantity=40, match=9)
     house.venue.send(login_accepted(3) + answer(2))
@@ -285,6 +285,63 @@ def test_an_answer_to_a_query_before_the_loss_ends_no_reconciliation(houses: Cal
     house.venue.send(traded + answer(2))
     house.turn_until(lambda: bool(house.control.session_up), "the session")
     assert (house.line()["position"], house.entry(order_id).open) == (40, 60)
+
+
+EARLIER_ANSWER = [sequenced(ouch.ACCEPTED, user_ref=1, quantity=100), answer(2)]
+
+
+def replaying(house: House, head: int) -> None:
+    """A first login at a venue whose sequence ends with the answer to a query of before, and which has traded since."""
+    house.probe(head)
+    house.answer_login()
+    house.heard("account query")
+    house.venue.send(b"".join(EARLIER_ANSWER))
+    for _ in range(20):
+        house.turn()
+    assert (house.control.session_up, house.stats.adopted) == (0, 1)
+
+
+@pytest.mark.parametrize("head", [2, 3], ids=["the last one's number", "the next one's number"])
+def test_an_answer_just_where_the_sequence_was_is_asked_for_once_more(houses: Callable[..., House], head: int) -> None:
+    """What a login that asks for nothing is answered: by one kind of venue the earlier answer stands there, by the other ours."""
+    house = houses(login=False, reconnect_tries=5)
+    replaying(house, head)
+    traded = sequenced(ouch.EXECUTED, user_ref=1, quantity=100, match=9)
+    house.venue.send(answer(2) if head == 3 else traded)
+    for _ in range(20):
+        house.turn()
+    assert (house.control.session_up, house.session[RECONCILE]) == (0, REPLAYING)
+    house.heard("account query")
+    house.venue.send(traded + answer(2) if head == 3 else answer(2))
+    house.turn_until(lambda: bool(house.control.session_up), "the session")
+    assert (house.line()["position"], house.stats.open_orders) == (100, 0)
+    assert [said for said in house.settle() if said[0] == "account query"] == []
+
+
+@pytest.mark.parametrize("since", ["nothing", "another answer", "an order that was accepted", "an order that was not answered"])
+def test_an_answer_that_may_still_come_is_looked_out_for_after_a_loss(houses: Callable[..., House], since: str) -> None:
+    house = houses(login=False, reconnect_tries=5)
+    replaying(house, 2)
+    house.venue.send(sequenced(ouch.CANCELED, user_ref=1, quantity=100) + answer(2))
+    house.turn_until(lambda: bool(house.control.session_up), "the session")
+    if since == "another answer":
+        house.venue.send(answer(2))
+    elif since == "an order that was accepted":
+        house.live()
+    elif since != "nothing":
+        house.new()
+    house.settle()
+    house.venue.heard.clear()
+    lose(house)
+    house.meet()
+    probes = since in ("nothing", "an order that was not answered")
+    assert (house.heard("login")["sequence"].strip() == "0") == probes
+
+
+def test_a_session_that_asked_once_is_made_again_without_a_look(house: House) -> None:
+    lose(house)
+    house.meet()
+    assert house.heard("login")["sequence"].strip() == "2"
 
 
 # How it is tried again.
@@ -447,7 +504,7 @@ EARLIER = [
 def test_a_new_life_adopts_the_day_and_cancels_what_is_open(houses: Callable[..., House]) -> None:
     """The answers that the earlier life asked for are in the replay: they are not taken for ours, which stands behind all."""
     house = houses(login=False, reconnect_tries=3)
-    house.probe(1 + len(EARLIER))
+    house.probe(len(EARLIER))
     house.answer_login()
     house.heard("account query")
     house.venue.send(b"".join(EARLIER))
@@ -530,7 +587,7 @@ def test_what_an_earlier_life_left_on_the_boards_is_not_counted_twice(houses: Ca
     house.settle()
     house.rebuild(reconnect_tries=3)
     assert (house.line()["position"], house.stats.open_orders, house.facts.pnl) == (0, 0, 0)
-    house.login(head=4, next_user_ref=2, replay=answer(1) + sequenced(ouch.ACCEPTED, user_ref=1, quantity=100)
+    house.login(head=3, next_user_ref=2, replay=answer(1) + sequenced(ouch.ACCEPTED, user_ref=1, quantity=100)
                 + sequenced(ouch.EXECUTED, user_ref=1, quantity=100, match=1))  # fmt: skip
     assert (house.line()["position"], house.line()["fills"]) == (100, 1)
     house.last_id = 50

@@ -40,7 +40,7 @@ def test_login_asks_for_the_session_and_is_accepted(houses: Callable[..., House]
     house = houses(login=False, session="S1", sequence=5)
     asked = {"username": "TICK", "password": "PATH", "session": "S1".rjust(10), "sequence": "0".rjust(20)}
     assert house.heard("login") == asked
-    house.venue.send(login_accepted(9))
+    house.venue.send(login_accepted(8))
     house.heard("logout")
     house.venue.hang_up()
     house.meet()

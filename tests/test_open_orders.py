@@ -107,8 +107,8 @@ def test_a_line_that_was_being_written_is_told_with_that(board: Board) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"user_ref": 0, "place": 0}, {"user_ref": 6}, {"side": 0}, {"side": ord("b")}, {"open": -1}, {"open": 1 << 32}, {"executed": -1},
-              {"executed": 1 << 32}, {"px": -1}],
+    "wrong", [{"user_ref": 0, "place": 0}, {"user_ref": 6}, {"side": 0}, {"side": ord("b")}, {"open": -1}, {"open": 1 << 32},
+              {"executed": -1}, {"executed": 1 << 32}, {"px": -1}],
     ids=str,
 )  # fmt: skip
 def test_a_line_that_cannot_be_is_counted_and_not_named(board: Board, wrong: dict[str, int]) -> None:
@@ -233,8 +233,7 @@ def test_no_reader_sees_a_line_that_never_was_wherever_the_gateway_stops() -> No
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{Path(__file__)}::test_line_by_line"],
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, cwd=ROOT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert finished.returncode == 0, finished.stdout
-    assert "1 passed" in finished.stdout
+    assert (finished.returncode, finished.stdout[:1]) == (0, "."), finished.stdout
 
 
 def terms(order_id: int) -> dict[str, int]:

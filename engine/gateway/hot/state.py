@@ -21,7 +21,7 @@ SENT_TSC = 7  # when it was last sent something
 PENDING_AT = 8  # wire[PENDING_AT:][:PENDING_BYTES] is still to be sent
 PENDING_BYTES = 9
 BROKEN_PIPE = 10  # sending failed: read what has arrived, then give up
-HEAD = 11  # the number that the venue's sequence had reached when it was last asked: an answer below it is to an earlier query
+HEAD = 11  # where the venue's sequence was when it was last asked: an answer below it is to an earlier query, one just there may be
 EXPECTED = 12  # the number of the next sequenced packet that was not applied yet: what a login asks for; 0: none of the past
 LAST_ID = 13  # the highest order id seen: the strategy's own numbers
 OWED = 14  # a replacement that died with its order, whose rejection is still to be told
@@ -66,7 +66,8 @@ PX_LAST = 52
 ASKED = 53  # 4.2: orders of which the venue did not speak, and of which a cancel was sent on this connection
 ASKED_BEFORE = 54  # 4.2: orders from this user_ref on were sent after those cancels
 ANSWERED = 55  # 4.2: the venue has answered one of them, so it has read those cancels
-SESSION_WORDS = 56
+LATE_ANSWER = 56  # the account query was asked twice, and another answer may follow the one that was taken
+SESSION_WORDS = 57
 
 # Values of STATE.
 #

@@ -8,7 +8,9 @@ Everything that was open when the session was lost is of unknown fate and goes o
 the first packet that was not applied, so the venue tells again what we missed (reconcile.py). The first login of a process asks for the
 whole day. What was asked before this login stands in the sequence with the answers, so where there may be one that was not read yet (at
 the start, and after a reconciliation that was cut short) one more login comes first, which asks only how far the sequence has come
-(HEAD): an answer below that is not for us. OUCH 4.2 has no such question, so there each login is preceded by one that asks for HEAD.
+(HEAD): an answer below that is not for us. SoupBinTCP has a venue tell the number of the next packet there; one that tells its last one's
+may mean, by HEAD itself, an answer of before. An answer that is just there is not taken for ours, and the query is asked once more.
+OUCH 4.2 has no such question, so there each login is preceded by one that asks for HEAD.
 """
 
 import numpy as np
@@ -31,6 +33,7 @@ from engine.gateway.hot.state import (
     HEARD_TSC,
     IN_BEGIN,
     IN_END,
+    LATE_ANSWER,
     LOGIN_SENT,
     LOOK_NEXT,
     NOTHING,
@@ -100,10 +103,11 @@ def end(gateway, clock, ending):
             stats[0].malformed += 1
         if ending != SESSION_ENDED:
             stats[0].sessions_lost += 1
-    if session[PROTOCOL] == OUCH_42 or (session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING):
-        # The answer to our query may stand in the sequence, and would end the next reconciliation before its time. With no query there is
+    if session[PROTOCOL] == OUCH_42 or (session[STATE] == RECONCILING and session[RECONCILE] == REPLAYING) or session[LATE_ANSWER] != 0:
+        # An answer to our query may stand in the sequence, and would end the next reconciliation before its time. With no query there is
         # nothing but HEAD to tell how much is to come.
         session[PROBING] = 1
+        session[LATE_ANSWER] = 0
     session[ASKED] = 0
     session[ANSWERED] = 0
     session[ENDING] = ending

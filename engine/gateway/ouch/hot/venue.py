@@ -34,15 +34,19 @@ from engine.gateway.hot.state import (
     FILLED,
     HEAD,
     JUDGING,
+    LATE_ANSWER,
     LOOK_NEXT,
     MIDNIGHT_NS,
     NEXT_REF,
     NEXT_TOLD,
     OWED,
     PRESUMED_DEAD,
+    QUERY_DUE,
     RECEIVED_TSC,
     RECONCILE,
     REPORTED,
+    STATE,
+    UP,
 )
 from engine.gateway.hot.state import REJECTED as ORDER_REJECTED
 from engine.gateway.hot.state import REPLACED as ORDER_REPLACED
@@ -190,8 +194,13 @@ def settle_chain(gateway, head, index, ended):
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_query_response(session, inbound, at):
     """The venue has told all that it had: no order at or above this number ever arrived. An answer that an earlier life asked for is
-    passed over."""
-    if is_replaying(session) and session[EXPECTED] >= session[HEAD]:
+    passed over; where it may be one (life.py), that of a second query is waited for."""
+    if is_replaying(session) and session[EXPECTED] == session[HEAD]:
+        session[QUERY_DUE] = 1
+        session[LATE_ANSWER] = 1
+    elif not is_replaying(session):
+        session[LATE_ANSWER] = 0
+    elif session[EXPECTED] > session[HEAD]:
         session[NEXT_TOLD] = get_u32(inbound, at + QUERY_RESPONSE_NEXT)
         session[NEXT_REF] = max(session[NEXT_REF], session[NEXT_TOLD])
         session[RECONCILE] = JUDGING
@@ -220,12 +229,12 @@ def tell_listed(gateway, clock, at, index, px, open_qty, kind, ref_id, state):
 
 @njit(cache=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def on_accepted(gateway, clock, at):
-    inbound, table, stats = gateway.inbound, gateway.table, gateway.stats
+    inbound, table, stats, session = gateway.inbound, gateway.table, gateway.stats, gateway.session
     user_ref = get_u32(inbound, at + ACCEPTED_REF)
     index = find_order(table, user_ref)
     qty = get_u32(inbound, at + ACCEPTED_QTY)
     if index == NOT_FOUND:
-        if not is_replaying(gateway.session):
+        if not is_replaying(session):
             stats[0].unknown_reports += 1
             return APPLIED
         index = adopt_told(gateway, user_ref, at, ACCEPTED_SYMBOL, ACCEPTED_SIDE, ACCEPTED_PX)
@@ -241,6 +250,9 @@ def on_accepted(gateway, clock, at):
     head = head_of(table, index)
     before = chain_open(table, head)
     stats[0].accepted += 1
+    if session[STATE] == UP and user_ref >= session[NEXT_TOLD]:
+        # Sent after the last query of this session, and answered in turn: no answer is still to come.
+        session[LATE_ANSWER] = 0
     px, ref_id, state = get_u64(inbound, at + ACCEPTED_PX), get_u64(inbound, at + ACCEPTED_ORDER_REF), inbound[at + ACCEPTED_STATE]
     tell_listed(gateway, clock, at, index, px, open_qty, np.int64(MSG_ACCEPTED), ref_id, state)
     change_open(gateway, entry.instrument, entry.side, settle_chain(gateway, head, index, CANCELLED) - before)
