@@ -29,6 +29,7 @@ from tests.running import Launcher, wait_for, without_exchange
 from tests.sim_plan import CLOSED, SILENT
 
 PATIENCE_S = 60.0
+GATEWAY = "order_gateway"
 # So many orders are refused while it is killed before it is armed again.
 REFUSALS = 5
 ARMER = {"by": "Ada", "reason": "the test goes on"}
@@ -148,6 +149,20 @@ class Life:
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in self.pids.values()), "every process to end", PATIENCE_S)
         self.venue.do(self.venue.look_at_rings)
         self.venue.do(lambda: self.venue.judge.judge_told(all_of_them=False))
+        if step.who == GATEWAY:
+            self.judge_named()
+
+    def judge_named(self) -> dict[int, tuple[Any, ...]]:
+        """What the report of a run whose gateway was killed says to be open: all that rests at the venue is in it."""
+        told = json.loads((self.launcher.folder / "report.json").read_text())["open_orders"]["orders"]
+        named = {order["user_ref"]: (order["symbol"], order["side"], order["px"], order["open"]) for order in told}
+        for user_ref, rests in self.venue.do(lambda: self.venue.stage.open_orders(0)).items():
+            known = named.get(user_ref)
+            truth = (rests.symbol, "buy" if rests.side == "B" else "sell", rests.px / 10_000)
+            if known is None or known[:3] != truth or known[3] < rests.qty:
+                self.venue.judge.say(f"user_ref {user_ref}: {rests} rests at the venue, named was {known}")
+            self.venue.judge.counts["named"] += 1
+        return named
 
     def end(self, report: Path) -> None:
         self.running.send_signal(signal.SIGINT)
@@ -187,13 +202,18 @@ def play_at(venue: LiveVenue, plan: LivePlan, launcher: Launcher) -> LiveVenue:
     return venue
 
 
+def rings_of(launcher: Launcher) -> list[Ring]:
+    """The strategy's two rings, once they are there."""
+    try:
+        return [Ring.attach(f"{launcher.instance}.{name}") for name in ("orders", "reports")]
+    except SegmentError:
+        return []
+
+
 def live(launcher: Launcher, venue: LiveVenue, running: subprocess.Popen[str], steps: list[Step]) -> None:
     def rings() -> list[Ring]:
         assert running.poll() is None, running.communicate()
-        try:
-            return [Ring.attach(f"{launcher.instance}.{name}") for name in ("orders", "reports")]
-        except SegmentError:
-            return []
+        return rings_of(launcher)
 
     venue.watch(*wait_for(rings, "its rings"))
     life = Life(launcher, venue, running)

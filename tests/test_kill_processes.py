@@ -4,6 +4,7 @@ NUMBA_DISABLE_JIT=1 runs it in plain Python, which needs no compiler and takes a
 """
 
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -169,6 +170,8 @@ def test_a_process_that_is_killed_is_told_and_keeps_the_instance_from_starting(l
     assert death in heard.read_text()
     if victim == "order_gateway":
         assert "orders may be open at the venue" in output
+        named = r"may be open at the venue: (AAPL|MSFT|NVDA) (buy|sell) \d+ at \d+\.\d{4} \([a-z ]+, order \d+, user_ref \d+[^)]*\)"
+        assert all(re.search(named, " ".join(said.split())) for said in (output, errors, heard.read_text()))
     value, by, reason = reasons(launcher)[-1]
     assert (value, by, death in reason) == ("killed", "tickpath", True)
     assert launcher.run("run", str(launcher.config)).returncode == 1
