@@ -57,6 +57,7 @@ def test_what_a_killed_gateway_had_open_is_named_as_the_venue_has_it(tmp_path: P
             life = Life(launcher, venue, running)
             life.do(Step(TRADE, number=40))
             os.kill(life.pids["strategy"], signal.SIGSTOP)
+            venue.do(lambda: venue.flow(on=False))
             life.wait(life.agrees, "our open orders to be the venue's")
             os.kill(running.pid, signal.SIGSTOP)
             os.kill(life.pids[GATEWAY], signal.SIGKILL)
