@@ -174,8 +174,8 @@ class LiveJudge:
 
     def judge_report(self, report: dict[str, Any]) -> None:
         """The report of `tickpath run` at the end of a life that ended well. What the market told a feed handler that stood still may be
-        lost; nothing else."""
-        if report["failures"] or any(not name.startswith("feed.") for name in report["lost_by"]):
+        lost, and what it told after the strategy had ended, for it goes on; nothing else."""
+        if report["failures"] or any(not name.startswith("feed.") and name != "ticks.unread" for name in report["lost_by"]):
             self.say(f"failures={report['failures']} lost_by={report['lost_by']}")
         told = {entry["symbol"]: entry for entry in report["positions"]}
         for instrument, symbol in self.names.items():
