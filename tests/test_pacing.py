@@ -17,7 +17,7 @@ from engine.gateway.hot.state import PENDING_AT, PENDING_BYTES
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.encode import ENTER_BYTES, HEARTBEAT_AT, OUTBOX_AT, REPLACE_BYTES
 from engine.gateway.stage import packet
-from engine.layout import BOOK_VALID, BUY, MSG_CANCEL, PHASE_DRAINING, SELL
+from engine.layout import BOOK_VALID, BUY, MSG_CANCEL, PHASE_DRAINING, REJECTED_BY_RISK, SELL
 from engine.messages.hot.stamp import NOW
 from engine.risk.hot import reasons as risk
 from engine.risk.hot.reasons import PASSED
@@ -25,7 +25,7 @@ from engine.runtime.kills import Scope
 from engine.runtime.kills import put as put_kill
 from engine.wire.soupbintcp import CLIENT_HEARTBEAT, SERVER_HEARTBEAT
 from shm.histogram import Distribution
-from tests.gateway_house import AAPL, LINES, MSFT, PLAIN, PX, SECOND, House, build_houses
+from tests.gateway_house import AAPL, LINES, MSFT, PLAIN, PX, SECOND, House, brief, build_houses
 
 houses = pytest.fixture(build_houses)
 ASK, BID = PX + 100, PX - 100
@@ -310,33 +310,32 @@ def test_more_cancels_than_places_wait_on_the_ring_and_none_is_lost(houses: Call
 
 def block(house: House) -> None:
     """Fill the socket with heartbeats; what it does not take of the last one is pending, as if the gateway had sent them."""
-    ours, words = house.stage.socket, house.stage.state.session
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    words, beat = house.stage.state.session, packet(CLIENT_HEARTBEAT)
     house.venue.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    beat = packet(CLIENT_HEARTBEAT)
-    sent = 0
-    try:
-        while True:
-            sent += ours.send((beat * 4_000)[sent % len(beat) :])
-    except BlockingIOError:
-        words[PENDING_AT] = HEARTBEAT_AT + sent % len(beat)
-        words[PENDING_BYTES] = len(beat) - sent % len(beat)
+    sent = fill(house.stage.socket, beat)
+    words[PENDING_AT] = HEARTBEAT_AT + sent % len(beat)
+    words[PENDING_BYTES] = len(beat) - sent % len(beat)
 
 
-def keep(house: House, orders: Callable[[], list[int]]) -> list[int]:
-    """Orders that the socket takes no byte of in the turn that they are for. Then there is room again, but no turn was made."""
-    ours, beat, sent = house.stage.socket, packet(CLIENT_HEARTBEAT), 0
+def fill(ours: socket.socket, beat: bytes) -> int:
+    """Until there is no room even for one more, since what the other side's kernel could take it has taken. Returns the bytes."""
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    house.venue.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
-    # Full for good: after a while there is no room even for one more, since what the other side's kernel could take it has taken.
-    room = True
+    sent, room = 0, True
     while room:
         select.select([], [ours], [], 0.05)
         try:
             sent += ours.send(beat[sent % len(beat) :])
             sent += ours.send((beat * 1_000)[sent % len(beat) :])
         except BlockingIOError:
-            room = select.select([], [ours], [], 0.05)[1]
+            room = bool(select.select([], [ours], [], 0.05)[1])
+    return sent
+
+
+def keep(house: House, orders: Callable[[], list[int]]) -> list[int]:
+    """Orders that the socket takes no byte of in the turn that they are for. Then there is room again, but no turn was made."""
+    ours, beat = house.stage.socket, packet(CLIENT_HEARTBEAT)
+    house.venue.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 13)
+    sent = fill(ours, beat)
     ids = orders()
     house.turn()
     assert (house.stage.state.session[PENDING_AT], told(house)) == (OUTBOX_AT, [])
@@ -403,6 +402,33 @@ def test_an_order_that_the_socket_kept_does_not_leave_after_a_kill(houses: Calla
     assert sorted(number for _, number, _ in reports) == ids[begun:]
     assert {reason for _, _, reason in reports} <= {risk.REASON_WITHDRAWN, risk.REASON_REPLACED_ORDER_DONE}
     assert (house.stats.withdrawn, house.stats.open_orders, house.stats.sent) == (10 - begun, begun, 2 * begun)
+    house.check_gate()
+
+
+@pytest.mark.statement(10)
+def test_a_cancel_that_the_socket_kept_leaves_after_a_kill_and_what_was_taken_back_is_told_whole(houses: Callable[..., House]) -> None:
+    house = houses()
+    whole, part, other = house.live(qty=70), house.live(qty=30), house.live(instrument=MSFT, side=SELL, qty=20, px=PX + 300)
+    house.heard_so_far = int(house.stats.sent)
+    new, replacement = 4, 5
+
+    def orders() -> list[int]:
+        return [
+            house.new(qty=40, px=PX - 200), house.cancel(whole), house.replace(other, instrument=MSFT, side=SELL, qty=25, px=PX + 100),
+            house.cancel(part, qty=10),
+        ]  # fmt: skip
+
+    keep(house, orders)
+    assert house.opens() == (140, 0) and house.opens(MSFT) == (0, 25)
+    house.control.kill = 1
+    # Of the part that was kept, and then, by the sweep, of all of it.
+    assert sorted(heard(house)) == [("cancel", whole), ("cancel", part), ("cancel", part), ("cancel", other)]
+    assert brief(house.told(), "order_id", "qty", "px", "side", "flags", "reason") == [
+        ("cancelled", new, 40, PX - 200, BUY, 0, risk.REASON_WITHDRAWN),
+        ("rejected", replacement, 0, PX + 100, SELL, REJECTED_BY_RISK, risk.REASON_WITHDRAWN),
+    ]
+    assert house.opens() == (100, 0) and house.opens(MSFT) == (0, 20)
+    assert house.stats.withdrawn == 2
     house.check_gate()
 
 
