@@ -16,6 +16,7 @@ from engine.strategy.hot.state import (
     NOWHERE,
     ORIGIN_TSC,
     PHASE,
+    RECONCILED,
     SENT_TSC,
     SESSION_UP,
     TS_NS,
@@ -178,8 +179,9 @@ def cancel_order(ctx, instrument, order_id):
 
 @njit(cache=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def may_order(ctx, instrument):
-    """Whether an order may leave now; counts the reason where it may not."""
-    if load_acquire(ctx.control, PHASE) != PHASE_TRADING or load_acquire(ctx.control, SESSION_UP) == 0:
+    """Whether an order may leave now; counts the reason where it may not. What it executes must not be among what positions begin with:
+    a session that came up within this turn is used from the next one on."""
+    if load_acquire(ctx.control, PHASE) != PHASE_TRADING or load_acquire(ctx.control, SESSION_UP) == 0 or ctx.words[RECONCILED] == 0:
         ctx.stats[0].refused_phase += 1
         return False
     if not is_valid(ctx, instrument):
