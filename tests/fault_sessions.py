@@ -67,7 +67,7 @@ def replaying(rng: random.Random, house: House) -> None:
 def clearing(rng: random.Random, house: House) -> None:
     """Orders of an earlier life are open, and are being cancelled."""
     earlier = [sequenced(ouch.ACCEPTED, user_ref=ref, quantity=100, side=rng.choice("BS"), symbol="AAPL") for ref in range(1, 5)]
-    house.probe(1 + len(earlier))
+    house.probe(len(earlier))
     house.answer_login()
     house.heard("account query")
     house.venue.send(b"".join([*earlier, sequenced(ouch.ACCOUNT_QUERY_RESPONSE, next_user_ref=5)]))

@@ -245,7 +245,7 @@ def test_shared_memory_wanted_is_what_an_instance_takes(instance: str) -> None:
     from engine.runtime.instance import Instance
 
     config = load(DEFAULT_PATH)
-    made = Instance.create(instance, config.rings)
+    made = Instance.create(instance, config.rings, orders_max=config.gateway.orders_max)
     try:
         taken = sum(path.stat().st_size for path in Path("/dev/shm").iterdir() if path.name.startswith(f"{instance}."))
     finally:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, ORDERS, POSITION, QUOTE, REPORTS, SYMBOL, TICKS
+from engine.layout import INSTRUMENT, INSTRUMENTS_MAX, OPEN_ORDER, ORDERS, POSITION, QUOTE, REPORTS, SYMBOL, TICKS
 from engine.runtime.config import Config
 from engine.runtime.cpus import fold
 from engine.runtime.placement import place
+from shm.ring import round_up_capacity
 from tools.checkup import ADVICE, CAP_IPC_LOCK, CAP_SYS_NICE, OK, PROBLEM, UNKNOWN, Check, Machine
 from tools.cpus import isolated
 
@@ -36,11 +37,11 @@ def need_of(config: Config, machine: Machine, interfaces: list[str]) -> Need:
 
 
 def shm_bytes(config: Config) -> int:
-    """Shared memory of an instance: rings, boards, and the table by instrument."""
+    """Shared memory of an instance: rings, boards, the order table, and the table by instrument."""
     rings = ((config.rings.ticks, TICKS), (config.rings.orders, ORDERS), (config.rings.reports, REPORTS))
     slots = sum(capacity * max(dtype.itemsize for dtype in variants.values()) for capacity, variants in rings)
     boards = INSTRUMENTS_MAX * (QUOTE.itemsize + INSTRUMENT.itemsize + 2 * POSITION.itemsize + SYMBOL.itemsize)
-    return slots + boards + SMALL_SEGMENTS_BYTES
+    return slots + boards + round_up_capacity(config.gateway.orders_max) * OPEN_ORDER.itemsize + SMALL_SEGMENTS_BYTES
 
 
 def clock(machine: Machine, need: Need) -> Check:
