@@ -11,7 +11,7 @@ import pytest
 
 from engine.gateway.hot import state as gateway_state
 from engine.gateway.hot.queue import WAITING
-from engine.gateway.hot.state import EXPECTED, PENDING_AT, PENDING_BYTES
+from engine.gateway.hot.state import EXPECTED, OVER, PENDING_AT, PENDING_BYTES, STATE
 from engine.gateway.ouch import v50 as ouch
 from engine.gateway.ouch.hot.life import (
     LOGIN_NOT_AUTHORIZED,
@@ -26,7 +26,7 @@ from engine.gateway.ouch.hot.life import (
 from engine.gateway.ouch.hot.send import send, send_pending
 from engine.gateway.ouch.hot.session import PACKET_BYTES_MAX
 from engine.gateway.stage import packet
-from engine.layout import REJECTED_BY_RISK
+from engine.layout import PHASE_DRAINING, REJECTED_BY_RISK
 from engine.messages.hot.stamp import NOW
 from engine.risk.hot import reasons as risk
 from engine.wire import soupbintcp
@@ -131,6 +131,26 @@ def test_the_end_of_the_session_is_told_and_is_no_loss(house: House) -> None:
     house.venue.send(packet(soupbintcp.END_OF_SESSION))
     assert house.turn_to_the_end() == SESSION_ENDED
     assert house.stats.sessions_lost == 0
+
+
+@pytest.mark.parametrize("pace", [0, 1])
+def test_an_order_that_comes_after_the_drained_end_of_the_session_is_refused_and_not_left_on_its_ring(
+    houses: Callable[..., House], pace: int
+) -> None:
+    """The strategy was not running when the drain began, and sends what it had in hand."""
+    house = houses(pace_per_s=pace)
+    order_id = house.live()
+    house.told()
+    house.control.phase = PHASE_DRAINING
+    house.settle()
+    house.venue.say(ouch.CANCELED, user_ref=house.ref_of(order_id), quantity=100)
+    house.venue.send(packet(soupbintcp.END_OF_SESSION))
+    house.turn_until(lambda: house.session[STATE] == OVER, "the end of the session")
+    assert (house.control.drained, house.ending) == (1, 0)
+    late = [house.new(), house.cancel(order_id), house.new()]
+    house.turn_until(lambda: not house.orders.backlog()["gateway"] and house.stage.state.queue.words[WAITING] == 0, "all to be taken")
+    assert sorted(said[:2] for said in brief(house.told(), "order_id"))[1:] == sorted([("rejected", number) for number in late])
+    assert (house.ending, house.control.drained, house.stats.open_orders) == (0, 1, 0)
 
 
 def test_a_closed_connection_is_a_lost_session_after_its_last_bytes_were_read(house: House) -> None:

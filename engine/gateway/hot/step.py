@@ -43,9 +43,13 @@ TURN_MASK = (1 << 62) - 1
 
 @njit(cache=True, _nrt=False)
 def step(gateway, clock):
-    """Do a bounded amount of work. Returns the number of things done, or the reason (below 0) why the session is over."""
+    """Do a bounded amount of work. Returns the number of things done, or the reason (below 0) why the session is over.
+
+    After an end in order it goes on: a strategy that had not heard of the drain in time is told no.
+    """
     session = gateway.session
-    if session[STATE] == OVER:
+    was_over = session[STATE] == OVER
+    if was_over and ending_of(session) < 0:
         return ending_of(session)
     tsc = now_tsc(clock)
     done = 0
@@ -63,8 +67,9 @@ def step(gateway, clock):
     done += take_orders(gateway, clock)
     if session[FD] >= 0:
         done += take_in(gateway, clock, tsc)
-    tell_drained(gateway)
-    if session[STATE] == OVER:
+    if not was_over:
+        tell_drained(gateway)
+    if session[STATE] == OVER and ending_of(session) < 0:
         return ending_of(session)
     session[TURN] = (session[TURN] + 1) & TURN_MASK
     if session[TURN] % WATCH_TURNS == 0:
