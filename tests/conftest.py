@@ -92,7 +92,8 @@ def _is_ours(path: Path) -> bool:
     if path.name.startswith(_PREFIX):
         return True
     try:
-        with path.open("rb") as file:
+        # Another worker's test may have put anything there: a pipe would be waited for without end.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             head = file.read(IDENTITY.itemsize)
     except OSError:
         return False

@@ -26,7 +26,6 @@ from engine.layout import (
     PHASE_TRADING,
     POSITION,
     STRATEGY_STATS,
-    TIF_DAY,
     TIF_IOC,
 )
 from engine.strategy import api, fields, layout
@@ -53,9 +52,8 @@ from engine.strategy.drive import (
 )
 from engine.strategy.errors import StrategyError
 from engine.strategy.handlers import HANDLERS
-from engine.strategy.hot.api import new_order
 from engine.strategy.hot.events import held_of
-from engine.strategy.hot.state import RECONCILED, context_of
+from engine.strategy.hot.state import RECONCILED
 from engine.strategy.load import load
 from engine.strategy.new import write_new
 from engine.strategy.stage import StrategyStage
@@ -677,23 +675,30 @@ def test_a_position_is_taken_over_once() -> None:
     assert driver.position() == 70
 
 
-@numba.njit
-def order_now(stage: Any, clock: Any) -> Any:
-    return new_order(context_of(stage, clock), 1, BUY, 1_000_000, 100, TIF_DAY)
-
-
-def test_no_order_leaves_in_the_turn_in_which_the_session_comes_up() -> None:
+def test_no_order_leaves_in_the_turn_in_which_the_session_comes_up(tmp_path: Path) -> None:
     """What it executes would be on the board, and told of in a report as well."""
-    driver = Driver("engine.strategy.market_maker", symbols=["TEST"])
-    driver.happen(quote(187.0, 187.1))
-    state = driver.stage.state
-    assert order_now(state, driver.clock) > 0
-    state.words[RECONCILED] = 0
-    refused = driver.stats.get("refused_phase", 0)
-    assert order_now(state, driver.clock) == 0
-    assert driver.stats["refused_phase"] == refused + 1
-    driver.turn()
-    assert order_now(state, driver.clock) > 0
+    output = python(
+        """
+from engine.layout import BUY, TIF_DAY
+from engine.strategy.drive import Driver, quote
+from engine.strategy.hot.api import new_order
+from engine.strategy.hot.state import RECONCILED, context_of
+driver = Driver("engine.strategy.market_maker", symbols=["TEST"])
+driver.happen(quote(187.0, 187.1))
+state = driver.stage.state
+def order_now():
+    return new_order(context_of(state, driver.clock), 1, BUY, 1_000_000, 100, TIF_DAY) > 0
+told = [order_now()]
+state.words[RECONCILED] = 0
+refused = driver.stats.get("refused_phase", 0)
+told += [order_now(), driver.stats["refused_phase"] - refused]
+driver.turn()
+print(*told, order_now())
+""",
+        tmp_path,
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert output.split() == ["True", "False", "1", "True"]
 
 
 def test_an_instrument_named_after_the_session_is_up_begins_with_its_position() -> None:
