@@ -280,7 +280,7 @@ def replace_order(venue, owner, source, at):
     handle = find_client_order(venue.clients, owner, venue.book.orders, orig_user_ref)
     if handle == NOT_FOUND:
         if venue.clients.words[owner - 1, SPEAKS_42] != 0:
-            # OUCH 4.2, section 2: a replace of an order that is not live is ignored.
+            # OUCH 4.2, Replace Order Message: that of an order which is not live is ignored.
             venue.words[IGNORED] += 1
         else:
             report_rejected(venue, owner, source, at + REPLACE_CLIENT_ID, user_ref, np.int64(REJECT_REPLACE_NOT_ALLOWED))

@@ -91,7 +91,7 @@ KEEPS_ORDERS = 8  # they stay when its connection ends
 SELF_TRADE = 9  # what becomes of an order of its own that meets another one of its owner
 FIRM = 10  # accounts with the same number, not 0, have one owner
 TOLD = 11  # messages of its log that have been through latency and faults
-SPEAKS_42 = 12  # its client speaks OUCH 4.2: translated where messages come in and go out (hot/older.py)
+SPEAKS_42 = 12  # its client speaks OUCH 4.2: translated where messages come in and go out (hot/ouch42.py)
 CLIENT_WORDS = 16
 
 # Values of SELF_TRADE.
