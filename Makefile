@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 
-LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h
+LAYOUTS := $(wildcard shm/*.h shm/*.c) shm/shim_build.py engine/layout_build.py engine/messages/messages.h engine/runtime/control.h engine/risk/risk.h engine/gateway/open_orders.h
 
 .DEFAULT_GOAL := help
 .PHONY: bench-matching bench-risk risk-table help build run test lint format perf bench-ring bench-book bench-receive warm proof soak clean tools-present
